@@ -1,0 +1,31 @@
+//! The bus as a device sees it: its only way out.
+//!
+//! Everything a device does to the rest of the machine is a memory transaction at a bus address
+//! (an IOVA where an IOMMU translates), message signalled interrupts included: an MSI is
+//! [`DmaBus::write`] of the vector's data to the vector's address. Only the INTx line is a wire.
+
+/// A transaction the bus did not complete: nobody claimed the address, or the IOMMU refused it.
+///
+/// The device learns no more than this, as on real hardware; whoever answers for the bus keeps the
+/// reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aborted;
+
+/// What a device can do to the machine.
+pub trait DmaBus {
+    /// Reads memory at bus address `addr` into `data`.
+    ///
+    /// # Errors
+    /// [`Aborted`] when a byte cannot be read. The bytes before the first such byte are valid, the
+    /// rest of `data` is zero.
+    fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Aborted>;
+
+    /// Writes `data` to bus address `addr`. MSIs go this way.
+    ///
+    /// # Errors
+    /// [`Aborted`] when a byte cannot be written; the bytes before it have been.
+    fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Aborted>;
+
+    /// Drives the function's INTx line: `true` asserts it.
+    fn set_intx(&mut self, asserted: bool);
+}

@@ -1,0 +1,110 @@
+//! What VFIO needs of whoever carries its requests: one trait.
+//!
+//! The door implements it over a traced process, the replayer over a modelled one, an embedder over
+//! its own. Everything that comes from the caller is untrusted: it is copied once, checked, then
+//! used.
+
+use iommu::{Backing, MmId, Pinner};
+use uapi::Errno;
+
+use crate::{ContainerId, DeviceId, EventId, GroupId};
+
+/// An address of the caller that cannot be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadAddress;
+
+/// What a file descriptor of the caller refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FdObject {
+    /// Not open.
+    Closed,
+    /// A container.
+    Container(ContainerId),
+    /// A group.
+    Group(GroupId),
+    /// A device.
+    Device(DeviceId),
+    /// Any other open file.
+    Other,
+}
+
+/// Why a descriptor is no eventfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadEvent {
+    /// The descriptor is not open (`EBADF`).
+    Closed,
+    /// It is open and something else (`EINVAL`).
+    NotEventfd,
+}
+
+/// The machine behind the requests, there also when no request is under way: pinned memory and
+/// eventfds. A device's DMA and interrupts end here.
+pub trait Platform {
+    /// Copies from pinned client memory; `at` names the bytes, all inside one pin.
+    ///
+    /// # Errors
+    /// [`BadAddress`] when the memory is gone (its process died).
+    fn dma_read(&mut self, at: Backing, data: &mut [u8]) -> Result<(), BadAddress>;
+
+    /// Copies to pinned client memory.
+    ///
+    /// # Errors
+    /// As [`dma_read`](Self::dma_read).
+    fn dma_write(&mut self, at: Backing, data: &[u8]) -> Result<(), BadAddress>;
+
+    /// Adds 1 to an eventfd.
+    fn signal(&mut self, event: EventId);
+
+    /// A device refused or lost an access: the report's raw material.
+    fn fault(&mut self, _device: DeviceId, _fault: &iommu::Fault) {}
+}
+
+/// The process that issues a request.
+pub trait Caller: Platform + Pinner {
+    /// Copies `data.len()` bytes from the caller's address `addr`.
+    ///
+    /// # Errors
+    /// [`BadAddress`] when any byte is not readable.
+    fn copy_in(&mut self, addr: u64, data: &mut [u8]) -> Result<(), BadAddress>;
+
+    /// Copies to the caller's address `addr`.
+    ///
+    /// # Errors
+    /// [`BadAddress`] when a byte is not writable; bytes before it may have been written.
+    fn copy_out(&mut self, addr: u64, data: &[u8]) -> Result<(), BadAddress>;
+
+    /// Whether `addr..addr+size` lies in the part of the address space that a process may have,
+    /// mapped or not (the kernel's `access_ok`).
+    fn is_user_range(&self, addr: u64, size: u64) -> bool;
+
+    /// The address space that pinned pages are charged to.
+    fn mm(&self) -> MmId;
+
+    /// `RLIMIT_MEMLOCK` in bytes; `u64::MAX` is no limit.
+    fn memlock_limit(&self) -> u64;
+
+    /// `CAP_IPC_LOCK`: the limit does not bind.
+    fn may_lock_memory(&self) -> bool;
+
+    /// What descriptor `fd` refers to.
+    fn fd(&self, fd: i32) -> FdObject;
+
+    /// Takes a reference to the eventfd behind descriptor `fd`.
+    ///
+    /// # Errors
+    /// [`BadEvent`] says what the descriptor is instead.
+    fn get_event(&mut self, fd: i32) -> Result<EventId, BadEvent>;
+
+    /// Drops a reference that [`get_event`](Self::get_event) gave.
+    fn put_event(&mut self, event: EventId);
+
+    /// Whether the eventfd's counter is not zero (an unmask eventfd that fired before it was
+    /// installed).
+    fn event_pending(&self, event: EventId) -> bool;
+
+    /// Gives the caller a new descriptor for a device.
+    ///
+    /// # Errors
+    /// The errno of a full descriptor table.
+    fn install_device_fd(&mut self, device: DeviceId) -> Result<i32, Errno>;
+}
