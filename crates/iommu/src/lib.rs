@@ -14,15 +14,28 @@
 
 extern crate alloc;
 
+pub mod account;
+pub mod cache;
 pub mod dialect;
+pub mod domain;
+pub mod doorbell;
+pub mod event;
 pub mod fault;
 pub mod host;
 pub mod pgsize;
 pub mod pin;
 pub mod prot;
 pub mod range;
+pub mod refusal;
+pub mod space;
+pub mod table;
+pub mod valid;
 
+pub use account::{LockBudget, LockedMemory, OverLimit};
 pub use dialect::Dialect;
+pub use domain::Domain;
+pub use doorbell::DoorbellTable;
+pub use event::{Event, Observer};
 pub use fault::{Fault, FaultReason};
 pub use host::{
     Group, Host, InterruptController, Iommu, Limits, MsiPolicy, ReservedKind, ReservedRegion,
@@ -31,3 +44,5 @@ pub use pgsize::PageSizes;
 pub use pin::{Backing, MmId, PinError, PinFault, PinId, Pinned, Pinner};
 pub use prot::Prot;
 pub use range::IovaRange;
+pub use refusal::{AttachRefusal, BindRefusal, DirtyRefusal, MapRefusal, VaddrRefusal};
+pub use space::{AddressSpace, BitmapSink, Env, MapRequest, Mapping, Translation};

@@ -1,0 +1,360 @@
+//! Why the engine refuses. Values, not numbers: the caller maps them to errnos, people read them.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use thiserror::Error;
+
+use crate::account::OverLimit;
+use crate::{IovaRange, PinError, ReservedKind, ReservedRegion};
+
+/// Which address of a request is not aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// The I/O virtual address.
+    Iova,
+    /// The user address.
+    Vaddr,
+    /// The size.
+    Size,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Iova => "iova",
+            Self::Vaddr => "vaddr",
+            Self::Size => "size",
+        })
+    }
+}
+
+/// Where a mapping of the refused size would be legal, on either side of where it was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nearest {
+    /// Bytes that were to be mapped.
+    pub size: u64,
+    /// The next legal IOVA above.
+    pub above: Option<u64>,
+    /// The next legal IOVA below.
+    pub below: Option<u64>,
+}
+
+impl fmt::Display for Nearest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.size;
+        match (self.above, self.below) {
+            (Some(a), Some(b)) => {
+                write!(f, "; nearest legal IOVA for {size:#x} bytes: {a:#x} (or {b:#x} below)")
+            }
+            (Some(one), None) | (None, Some(one)) => {
+                write!(f, "; nearest legal IOVA for {size:#x} bytes: {one:#x}")
+            }
+            (None, None) => write!(f, "; no legal IOVA for {size:#x} bytes is near"),
+        }
+    }
+}
+
+/// What makes an IOVA unusable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// A reserved region is in the way.
+    Reserved(ReservedRegion),
+    /// It lies, at least partly, outside what the page tables of every attached IOMMU express.
+    OutsideAperture(Option<IovaRange>),
+    /// It crosses from one valid range into the next, which touch but are two.
+    CrossesRanges,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reserved(r) => write!(f, "{} is {} ({})", r.range, r.owner, r.kind),
+            Self::OutsideAperture(Some(a)) => {
+                write!(f, "the attached IOMMUs translate {a} only")
+            }
+            Self::OutsideAperture(None) => f.write_str("the attached IOMMUs translate nothing"),
+            Self::CrossesRanges => f.write_str("it lies in two valid ranges that touch"),
+        }
+    }
+}
+
+/// Why a mapping was not made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MapRefusal {
+    /// An address or the size is no multiple of the smallest IOMMU page.
+    #[error("{field} {value:#x} is not a multiple of the IOMMU page size {granule:#x}")]
+    Misaligned {
+        /// Which one.
+        field: Field,
+        /// Its value.
+        value: u64,
+        /// The smallest page in bytes.
+        granule: u64,
+    },
+    /// The user address range wraps.
+    #[error("vaddr {vaddr:#x} plus {size:#x} bytes goes beyond 2^64")]
+    VaddrWraps {
+        /// Its start.
+        vaddr: u64,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The device could neither read nor write.
+    #[error("a mapping needs READ or WRITE")]
+    NoAccess,
+    /// Something is mapped there already.
+    #[error("{existing} is already mapped{nearest}")]
+    Overlaps {
+        /// The lowest mapping in the way.
+        existing: IovaRange,
+        /// Where it would go.
+        nearest: Nearest,
+    },
+    /// The container is full.
+    #[error("the container already holds its limit of {limit} mappings (dma_entry_limit)")]
+    NoEntriesLeft {
+        /// Mappings allowed.
+        limit: u32,
+    },
+    /// The range is not inside one valid range.
+    #[error("{why}{nearest}")]
+    NotUsable {
+        /// What is in the way.
+        why: Unusable,
+        /// Where it would go.
+        nearest: Nearest,
+    },
+    /// The memory cannot be pinned.
+    #[error("cannot pin {:#x}: {}", .0.vaddr, .0.why)]
+    Pin(PinError),
+    /// The memory would be locked over the limit.
+    #[error("{0}")]
+    OverLimit(OverLimit),
+    /// Dirty tracking is on and the mapping has more pages than a bitmap can (2^31-1).
+    #[error("dirty tracking is on and {pages} pages exceed a bitmap's 2147483647")]
+    TooManyPages {
+        /// Pages of the mapping.
+        pages: u64,
+    },
+}
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} pages are locked, {} more would exceed the limit of {} (RLIMIT_MEMLOCK)",
+            self.locked_pages, self.wanted_pages, self.limit_pages
+        )
+    }
+}
+
+/// Why a mapping's user address was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum VaddrRefusal {
+    /// An address or the size is no multiple of the smallest IOMMU page.
+    #[error("{field} {value:#x} is not a multiple of the IOMMU page size {granule:#x}")]
+    Misaligned {
+        /// Which one.
+        field: Field,
+        /// Its value.
+        value: u64,
+        /// The smallest page in bytes.
+        granule: u64,
+    },
+    /// The user address range wraps.
+    #[error("vaddr {vaddr:#x} plus {size:#x} bytes goes beyond 2^64")]
+    VaddrWraps {
+        /// Its start.
+        vaddr: u64,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Nothing is mapped there.
+    #[error("nothing is mapped in {wanted}")]
+    NothingMapped {
+        /// What was asked for.
+        wanted: IovaRange,
+    },
+    /// The request is not exactly one mapping.
+    #[error("{wanted} is not exactly the mapping {existing}")]
+    NotExact {
+        /// What was asked for.
+        wanted: IovaRange,
+        /// The mapping found.
+        existing: IovaRange,
+    },
+    /// The mapping's address is valid: there is nothing to update.
+    #[error("the user address of {existing} was not invalidated")]
+    StillValid {
+        /// The mapping.
+        existing: IovaRange,
+    },
+    /// The mapping's address is invalid already.
+    #[error("the user address of {existing} is already invalid")]
+    AlreadyInvalid {
+        /// The mapping.
+        existing: IovaRange,
+    },
+    /// The new owner may not lock that much.
+    #[error("{0}")]
+    OverLimit(OverLimit),
+}
+
+/// Why a group was not attached.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AttachRefusal {
+    /// The host has no such group, or its IOMMU is missing from the description.
+    #[error("the host describes no IOMMU group {group}")]
+    UnknownGroup {
+        /// Its number.
+        group: u32,
+    },
+    /// The group is attached already.
+    #[error("group {group} is already attached")]
+    AlreadyAttached {
+        /// Its number.
+        group: u32,
+    },
+    /// A mapping waits for its new user address.
+    #[error("the user address of {mapping} is invalid; update it before attaching a group")]
+    VaddrInvalid {
+        /// The first such mapping.
+        mapping: IovaRange,
+    },
+    /// The group's IOMMU cannot express what is mapped, or shares no address with the others.
+    #[error("group {group} is behind an IOMMU that translates {aperture}{}", conflict(.mapping.as_ref()))]
+    Aperture {
+        /// Its number.
+        group: u32,
+        /// What its IOMMU translates.
+        aperture: IovaRange,
+        /// A mapping outside; `None` when no valid range is left.
+        mapping: Option<IovaRange>,
+    },
+    /// A reserved region of the group is mapped.
+    #[error("group {group} reserves {} ({}, {}), where {mapping} is mapped", .region.range, .region.owner, .region.kind)]
+    Reserved {
+        /// Its number.
+        group: u32,
+        /// The region.
+        region: ReservedRegion,
+        /// The mapping in it.
+        mapping: IovaRange,
+    },
+    /// Nothing would be left to map.
+    #[error("with the reserved regions of group {group} no valid IOVA would be left")]
+    NothingValid {
+        /// Its number.
+        group: u32,
+    },
+    /// The group's interrupts are not isolated.
+    #[error(
+        "the interrupts of group {group} are not isolated from other devices' \
+         (allow_unsafe_interrupts would accept it)"
+    )]
+    UnsafeInterrupts {
+        /// Its number.
+        group: u32,
+    },
+    /// A device must keep an identity mapping that a user's domain cannot give it.
+    #[error("a device of group {group} needs {} mapped to itself ({})", .region.range, .region.owner)]
+    NeedsDirect {
+        /// Its number.
+        group: u32,
+        /// The region, of kind [`ReservedKind::Direct`].
+        region: ReservedRegion,
+    },
+    /// Memory mapped before there was an IOMMU cannot be pinned now.
+    #[error("{mapping}: cannot pin {:#x}: {}", .error.vaddr, .error.why)]
+    Pin {
+        /// The mapping.
+        mapping: IovaRange,
+        /// What is wrong.
+        error: PinError,
+    },
+    /// Memory mapped before there was an IOMMU would be locked over the limit.
+    #[error("{mapping}: {error}")]
+    OverLimit {
+        /// The mapping.
+        mapping: IovaRange,
+        /// The limit.
+        error: OverLimit,
+    },
+}
+
+fn conflict(mapping: Option<&IovaRange>) -> String {
+    match mapping {
+        Some(m) => alloc::format!(", and {m} is mapped"),
+        None => String::from(", of which nothing is valid here"),
+    }
+}
+
+/// Why a doorbell was not bound.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BindRefusal {
+    /// The group is in no domain.
+    #[error("group {group} is attached to no domain")]
+    NotAttached {
+        /// Its number.
+        group: u32,
+    },
+    /// Every page of the window has a doorbell.
+    #[error("all {pages} pages of the MSI window {window} have doorbells")]
+    WindowFull {
+        /// The window.
+        window: IovaRange,
+        /// Its size in pages.
+        pages: u64,
+    },
+}
+
+/// Why a dirty query failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DirtyRefusal {
+    /// Tracking is off.
+    #[error("dirty tracking is off")]
+    Off,
+    /// The range cuts a mapping.
+    #[error("{wanted} cuts the mapping {existing}")]
+    Cuts {
+        /// What was asked for.
+        wanted: IovaRange,
+        /// The mapping cut.
+        existing: IovaRange,
+    },
+    /// A mapping has more pages than a bitmap can (2^31-1).
+    #[error("{mapping} has {pages} pages; a bitmap can hold 2147483647")]
+    TooManyPages {
+        /// The mapping.
+        mapping: IovaRange,
+        /// Its pages.
+        pages: u64,
+    },
+    /// The bitmap's memory cannot be read or written.
+    #[error("the bitmap is not accessible")]
+    Bitmap,
+}
+
+/// Regions of a list whose kind mappings must keep out of.
+pub(crate) fn excluding(regions: &[ReservedRegion]) -> impl Iterator<Item = &ReservedRegion> {
+    regions.iter().filter(|r| r.kind.excludes_mappings())
+}
+
+/// The regions in the way of `wanted`, most telling first: hardware and MSI ranges by address.
+pub(crate) fn in_the_way<'a>(
+    regions: impl Iterator<Item = &'a ReservedRegion>,
+    wanted: IovaRange,
+) -> Option<ReservedRegion> {
+    let mut found: Vec<&ReservedRegion> = regions
+        .filter(|r| r.kind != ReservedKind::DirectRelaxable && r.range.overlaps(wanted))
+        .collect();
+    found.sort_by_key(|r| r.range);
+    found.first().map(|r| (*r).clone())
+}

@@ -1,0 +1,198 @@
+//! Making mappings.
+
+use crate::event::Event;
+use crate::refusal::{Field, MapRefusal};
+use crate::space::{AddressSpace, Env, Mapping, State};
+use crate::{IovaRange, LockBudget, PinId, Pinned, Prot};
+
+/// Pages a dirty bitmap can cover (the kernel's `DIRTY_BITMAP_PAGES_MAX`).
+pub(super) const BITMAP_PAGES_MAX: u64 = 0x7fff_ffff;
+
+/// A mapping to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapRequest {
+    /// Where devices will find it.
+    pub range: IovaRange,
+    /// The client's address of the first byte.
+    pub vaddr: u64,
+    /// What devices may do.
+    pub prot: Prot,
+    /// Who pays for the pages, and how many it may lock.
+    pub budget: LockBudget,
+}
+
+impl AddressSpace {
+    /// Maps `request.range` to the client's memory at `request.vaddr`, pinning it when a domain is
+    /// attached.
+    ///
+    /// # Errors
+    /// The first that applies, in the kernel's order: access, wrap and alignment, overlap, number
+    /// of mappings, valid ranges, memory and its limit, dirty bitmap. Nothing has changed then.
+    pub fn map(&mut self, request: &MapRequest, env: &mut Env<'_>) -> Result<(), MapRefusal> {
+        let MapRequest { range, vaddr, prot, budget } = *request;
+        if prot.is_empty() {
+            return Err(MapRefusal::NoAccess);
+        }
+        if vaddr.checked_add(range.size().wrapping_sub(1)).is_none() {
+            return Err(MapRefusal::VaddrWraps { vaddr, size: range.size() });
+        }
+        self.check_aligned(range, vaddr)?;
+
+        // An overlap beats every later refusal, and the insertion below finds it for free: it is
+        // searched for apart only when something else is about to be refused.
+        if self.available() == 0 {
+            self.check_free(range)?;
+            return Err(MapRefusal::NoEntriesLeft { limit: self.max_mappings });
+        }
+        if !self.valid.is_empty() && self.valid.covering(range).is_none() {
+            self.check_free(range)?;
+            return Err(self.not_usable(range));
+        }
+        let mut mapping = Mapping {
+            vaddr,
+            pin: PinId(0),
+            pin_offset: 0,
+            charged_pages: 0,
+            mm: budget.mm,
+            prot,
+            state: State::empty(),
+        };
+        mapping.state.set(State::MAY_LOCK, budget.limit_pages.is_none());
+        if !self.domains.is_empty() {
+            match pin(range, vaddr, prot, budget, env) {
+                Ok(pinned) => mapping.set_pinned(pinned),
+                Err(refusal) => {
+                    self.check_free(range)?;
+                    return Err(refusal);
+                }
+            }
+        }
+        if let Err(overlap) = self.table.insert(range, mapping) {
+            release(&mapping, env);
+            return Err(self.overlaps(range, overlap.existing));
+        }
+        if let Err(refusal) = self.start_dirty(range, &mapping) {
+            self.table.remove(range.first());
+            release(&mapping, env);
+            return Err(refusal);
+        }
+        self.cache.fit(self.table.len());
+        env.observer.event(&Event::Mapped { range, vaddr, mm: budget.mm, prot });
+        Ok(())
+    }
+
+    /// Splits the mapping that holds `at` so that a mapping starts there; both halves keep their
+    /// memory. Nothing happens when one starts there already or nothing is mapped.
+    ///
+    /// VFIO never does this (version 2 refuses to cut a mapping); iommufd's compatibility mode
+    /// does.
+    ///
+    /// # Errors
+    /// [`MapRefusal::Misaligned`] when `at` is no page boundary, [`MapRefusal::NoEntriesLeft`] when
+    /// the second half would be one mapping too many.
+    pub fn cut(&mut self, at: u64, env: &mut Env<'_>) -> Result<(), MapRefusal> {
+        let granule = self.page_sizes.smallest();
+        if at & granule.wrapping_sub(1) != 0 {
+            return Err(MapRefusal::Misaligned { field: Field::Iova, value: at, granule });
+        }
+        let Some((range, &whole)) = self.table.get(at) else { return Ok(()) };
+        let (Some(below), Some(above)) = (
+            at.checked_sub(1).and_then(|l| IovaRange::new(range.first(), l)),
+            IovaRange::new(at, range.last()),
+        ) else {
+            return Ok(());
+        };
+        if self.available() == 0 {
+            return Err(MapRefusal::NoEntriesLeft { limit: self.max_mappings });
+        }
+        let mut low = whole;
+        if whole.is_pinned() {
+            let shared = self
+                .shared_pins
+                .entry(whole.pin)
+                .or_insert(super::SharedPin { mappings: 1, charged_pages: whole.charged_pages });
+            shared.mappings = shared.mappings.saturating_add(1);
+            low.charged_pages = 0;
+            low.state.insert(State::SHARED_PIN);
+        }
+        let mut high = low;
+        high.vaddr = whole.vaddr.wrapping_add(below.size());
+        high.pin_offset = whole.pin_offset.wrapping_add(below.size());
+        if low.vaddr_is_invalid() {
+            self.invalid_vaddrs = self.invalid_vaddrs.saturating_add(1);
+        }
+        self.table.remove(range.first());
+        // Both halves lie where the whole was: nothing can be in their way.
+        let low_in = self.table.insert(below, low);
+        let high_in = self.table.insert(above, high);
+        debug_assert!(low_in.is_ok() && high_in.is_ok());
+        self.cut_dirty(range, at);
+        env.observer.event(&Event::Cut { range, at });
+        Ok(())
+    }
+
+    fn check_free(&self, range: IovaRange) -> Result<(), MapRefusal> {
+        match self.table.first_overlap(range) {
+            Some((existing, _)) => Err(self.overlaps(range, existing)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_aligned(&self, range: IovaRange, vaddr: u64) -> Result<(), MapRefusal> {
+        let granule = self.page_sizes.smallest();
+        let fields =
+            [(Field::Size, range.size()), (Field::Iova, range.first()), (Field::Vaddr, vaddr)];
+        for (field, value) in fields {
+            if value & granule.wrapping_sub(1) != 0 {
+                return Err(MapRefusal::Misaligned { field, value, granule });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Mapping {
+    pub(super) fn set_pinned(&mut self, pinned: Pinned) {
+        self.pin = pinned.id;
+        self.charged_pages = pinned.charged_pages;
+        self.state.insert(State::PINNED);
+    }
+
+    /// Who pays for its pages from now on.
+    pub(super) fn budget(&self, limit_pages: Option<u64>) -> LockBudget {
+        let may_lock = self.state.contains(State::MAY_LOCK);
+        LockBudget { mm: self.mm, limit_pages: if may_lock { None } else { limit_pages } }
+    }
+}
+
+/// Pins and charges a range. The kernel charges as it pins, page by page: whichever page fails
+/// first, for whichever reason, decides.
+pub(super) fn pin(
+    range: IovaRange,
+    vaddr: u64,
+    prot: Prot,
+    budget: LockBudget,
+    env: &mut Env<'_>,
+) -> Result<Pinned, MapRefusal> {
+    match env.pinner.pin(vaddr, range.size(), prot.contains(Prot::WRITE)) {
+        Ok(pinned) => match env.locked.charge(budget, pinned.charged_pages) {
+            Ok(()) => Ok(pinned),
+            Err(over) => {
+                env.pinner.unpin(pinned.id);
+                Err(MapRefusal::OverLimit(over))
+            }
+        },
+        Err(error) => match env.locked.check(budget, error.charged_pages) {
+            Ok(()) => Err(MapRefusal::Pin(error)),
+            Err(over) => Err(MapRefusal::OverLimit(over)),
+        },
+    }
+}
+
+/// Gives back what a mapping with a pin of its own holds.
+pub(super) fn release(mapping: &Mapping, env: &mut Env<'_>) {
+    if mapping.is_pinned() {
+        env.locked.uncharge(mapping.mm, mapping.charged_pages);
+        env.pinner.unpin(mapping.pin);
+    }
+}

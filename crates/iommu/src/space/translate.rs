@@ -1,0 +1,76 @@
+//! What a device's access meets.
+
+use crate::space::AddressSpace;
+use crate::{Backing, Domain, Fault, FaultReason, Prot, ReservedKind};
+
+/// Where an access goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Translation {
+    /// To the client's memory.
+    Memory {
+        /// The first byte.
+        at: Backing,
+        /// Bytes from there to the end of the mapping (modulo 2^64; never 0 otherwise).
+        bytes: u64,
+    },
+    /// To an interrupt controller: a write there is an MSI.
+    Doorbell {
+        /// The physical address that the access reaches.
+        address: u64,
+    },
+}
+
+impl AddressSpace {
+    /// Translates an access of a device of `group` at `iova`.
+    ///
+    /// # Errors
+    /// The [`Fault`] the IOMMU would report.
+    pub fn translate(&self, group: u32, iova: u64, access: Prot) -> Result<Translation, Fault> {
+        let fault = |reason| Fault { iova, access, reason };
+        let Some(domain) = self.domain_of(group) else {
+            return Err(fault(FaultReason::NoDomain));
+        };
+        let Some((range, mapping)) = self.table.lookup(iova, &self.cache) else {
+            return doorbell(domain, group, iova)
+                .map(|address| Translation::Doorbell { address })
+                .ok_or_else(|| fault(FaultReason::NotMapped));
+        };
+        let mut allowed = mapping.prot;
+        if !domain.write_only() && allowed.contains(Prot::WRITE) {
+            allowed |= Prot::READ;
+        }
+        if !allowed.contains(access) {
+            return Err(fault(FaultReason::NotPermitted { prot: mapping.prot }));
+        }
+        if !mapping.is_pinned() {
+            return Err(fault(FaultReason::NotPinned));
+        }
+        let into = iova.wrapping_sub(range.first());
+        Ok(Translation::Memory {
+            at: Backing {
+                pin: mapping.pin,
+                offset: mapping.pin_offset.wrapping_add(into),
+                vaddr: mapping.vaddr.wrapping_add(into),
+                mm: mapping.mm,
+            },
+            bytes: range.last().wrapping_sub(iova).wrapping_add(1),
+        })
+    }
+
+    /// The domain of a group.
+    #[must_use]
+    pub fn domain_of(&self, group: u32) -> Option<&Domain> {
+        self.domains.iter().find(|d| d.member(group).is_some())
+    }
+}
+
+/// The physical address behind `iova` where it is a doorbell page or lies in an MSI range that the
+/// IOMMU does not translate.
+fn doorbell(domain: &Domain, group: u32, iova: u64) -> Option<u64> {
+    if let Some(table) = domain.doorbells() {
+        return table.resolve(iova);
+    }
+    let member = domain.member(group)?;
+    let msi = |r: &&crate::ReservedRegion| r.kind == ReservedKind::Msi && r.range.contains(iova);
+    member.reserved.iter().find(msi).map(|_| iova)
+}
