@@ -28,6 +28,15 @@ pub struct Dialect {
     pub zero_page_pinned: bool,
     /// The error interrupt exists on every function (7.3), else on PCI Express functions only.
     pub err_irq_everywhere: bool,
+    /// Active MSI-X may grow by vectors where the interrupt controller can (6.12, 7.3), else needs a
+    /// disable first.
+    pub msix_grows: bool,
+    /// `SET_IRQS` beyond the vectors that are enabled is refused before anything changes (6.1).
+    /// Others go vector by vector: what needs no vector (a loopback, a release) passes.
+    pub irq_range_checked_first: bool,
+    /// An error or request interrupt with descriptor -2 or less is left as it is (6.1), else
+    /// `EINVAL`.
+    pub odd_err_fd_ignored: bool,
     /// A dirty query whose range starts before a mapping, by no multiple of 64 pages, leaves extra
     /// bits that the next query of that mapping returns (all kernels so far).
     pub dirty_bits_stray: bool,
@@ -45,6 +54,9 @@ impl Dialect {
         foreign_fd_is_ebadfd: false,
         zero_page_pinned: true,
         err_irq_everywhere: false,
+        msix_grows: false,
+        irq_range_checked_first: true,
+        odd_err_fd_ignored: true,
         dirty_bits_stray: true,
     };
 
@@ -55,6 +67,9 @@ impl Dialect {
         info_has_pad: true,
         foreign_fd_is_ebadfd: true,
         zero_page_pinned: false,
+        msix_grows: true,
+        irq_range_checked_first: false,
+        odd_err_fd_ignored: false,
         ..Self::V6_1
     };
 
