@@ -20,7 +20,7 @@ wire! {
         iova_pgsizes: u64,
         /// Out: bytes from the start of this structure to the first capability, 0 for none.
         cap_offset: u32,
-        /// Zero.
+        /// Zero where it is written; Linux 6.1 does not know it and leaves the caller's bytes.
         pad: u32,
     }
 }
