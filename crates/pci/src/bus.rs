@@ -28,4 +28,8 @@ pub trait DmaBus {
 
     /// Drives the function's INTx line: `true` asserts it.
     fn set_intx(&mut self, asserted: bool);
+
+    /// Told of a transaction that [`MasterGate`](crate::MasterGate) stopped: a report's raw
+    /// material.
+    fn not_master(&mut self, _addr: u64, _write: bool) {}
 }

@@ -33,7 +33,11 @@ pub trait Device {
         false
     }
 
-    /// A function level reset: registers as after power-on. Configuration space is restored by
-    /// whoever asked for the reset.
+    /// Told that software wrote configuration registers: a mask or an enable bit may have gone or
+    /// come.
+    fn config_written(&mut self, _bus: &mut dyn DmaBus) {}
+
+    /// A function level reset: registers and configuration space as after power-on. Whoever asks
+    /// for one saves and restores the configuration space around it.
     fn reset(&mut self);
 }
