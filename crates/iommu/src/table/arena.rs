@@ -1,0 +1,77 @@
+//! Nodes by number, always dense: numbers `0..len` are in use and no others.
+//!
+//! Nodes live in chunks, so growing never copies them and a small table stays small. Freeing a
+//! node moves the last one into its place; the tree then corrects the one reference to it. Memory
+//! therefore follows the number of nodes down as well as up.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// Nodes per chunk; a power of two.
+const CHUNK: usize = 16;
+
+/// Dense storage for `T`.
+#[derive(Clone, Debug)]
+pub(super) struct Arena<T> {
+    chunks: Vec<Box<[T; CHUNK]>>,
+    len: usize,
+}
+
+impl<T: Copy> Arena<T> {
+    /// No nodes, no memory.
+    pub(super) const fn new() -> Self {
+        Self { chunks: Vec::new(), len: 0 }
+    }
+
+    /// The number of nodes.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of heap held.
+    pub(super) fn bytes(&self) -> usize {
+        let chunks = self.chunks.len().saturating_mul(size_of::<[T; CHUNK]>());
+        chunks.saturating_add(self.chunks.capacity().saturating_mul(size_of::<Box<T>>()))
+    }
+
+    /// Node `at`.
+    pub(super) fn get(&self, at: u32) -> Option<&T> {
+        let at = at as usize;
+        self.chunks.get(at / CHUNK)?.get(at % CHUNK)
+    }
+
+    /// Node `at`.
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
+        let at = at as usize;
+        self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
+    }
+
+    /// Adds a node and returns its number.
+    pub(super) fn push(&mut self, node: T) -> u32 {
+        // 2^32 nodes would need more than 2^40 bytes of memory.
+        let at = u32::try_from(self.len).unwrap_or(u32::MAX);
+        match self.get_mut(at) {
+            Some(place) => *place = node,
+            None => self.chunks.push(Box::new([node; CHUNK])),
+        }
+        self.len = self.len.saturating_add(1);
+        at
+    }
+
+    /// Frees node `at`. When another node had to move into its place, returns the number it had.
+    pub(super) fn swap_remove(&mut self, at: u32) -> Option<u32> {
+        self.len = self.len.saturating_sub(1);
+        let last = u32::try_from(self.len).unwrap_or(u32::MAX);
+        let moved = *self.get(last)?;
+        if let Some(place) = self.get_mut(at) {
+            *place = moved;
+        }
+        // One spare chunk stays, lest a node freed and needed again allocates each time.
+        self.chunks.truncate((self.len / CHUNK).saturating_add(2));
+        let (used, held) = (self.chunks.len(), self.chunks.capacity());
+        if held / 2 > used {
+            self.chunks.shrink_to(used.saturating_add(used / 2));
+        }
+        (last != at).then_some(last)
+    }
+}
