@@ -151,3 +151,29 @@ pub(crate) fn write_flags<F: bitflags::Flags<Bits = u32>>(
         unknown => write!(f, "{separator}{unknown:#x}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use crate::{UnknownNumber, container::Extension, type1::MapFlags};
+
+    #[test]
+    fn flags_print_what_is_known_and_keep_what_is_not() {
+        let shown = |bits| MapFlags::from_bits_retain(bits).to_string();
+        assert_eq!(shown(3), "READ|WRITE");
+        assert_eq!(shown(0x8000_0001), "READ|0x80000000");
+        assert_eq!([shown(0), shown(8)], ["0", "0x8"]);
+        assert_eq!(MapFlags::from_bits(8), None);
+    }
+
+    #[test]
+    fn numbers_refuse_what_the_header_lacks() {
+        assert_eq!(Extension::try_from(3), Ok(Extension::Type1V2));
+        assert_eq!(Extension::Type1V2.to_string(), "VFIO_TYPE1v2_IOMMU");
+        assert_eq!(u32::from(Extension::Type1V2), 3);
+        let unknown = Extension::try_from(0x8001);
+        assert_eq!(unknown, Err(UnknownNumber(0x8001)));
+        assert_eq!(unknown.map_err(|error| error.to_string()), Err("unknown number 0x8001".into()));
+    }
+}
