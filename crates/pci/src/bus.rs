@@ -26,7 +26,8 @@ pub trait DmaBus {
     /// [`Aborted`] when a byte cannot be written; the bytes before it have been.
     fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Aborted>;
 
-    /// Drives the function's INTx line: `true` asserts it.
+    /// Drives the function's INTx line: `true` asserts it. A function says here what it wants,
+    /// also while the command register disables INTx; whoever owns the wire heeds that bit.
     fn set_intx(&mut self, asserted: bool);
 
     /// Told of a transaction that [`MasterGate`](crate::MasterGate) stopped: a report's raw
