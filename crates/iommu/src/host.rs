@@ -59,6 +59,9 @@ pub struct Iommu {
     pub msi_isolated: bool,
     /// Whether it enforces cache coherency of DMA.
     pub coherent: bool,
+    /// Whether its driver knows nested translation (type 6 of older kernels), though no container
+    /// gets it: asking is then `EPERM`, elsewhere `EINVAL`.
+    pub nests: bool,
 }
 
 /// Who owns the address of an MSI on the way from a device to an interrupt controller.

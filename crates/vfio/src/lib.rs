@@ -15,9 +15,18 @@
 extern crate alloc;
 
 mod caller;
+mod container;
+pub mod device;
+mod group;
 mod ids;
+mod refusal;
 mod stores;
+mod system;
+mod user;
 
 pub use caller::{BadAddress, BadEvent, Caller, FdObject, Platform};
+pub use container::{Container, Type1, Version};
 pub use ids::{ContainerId, DeviceId, EventId, GroupId};
+pub use refusal::{Answer, Refusal};
 pub use stores::{ContainerTable, Containers, ModelTable, Models};
+pub use system::{Ctx, Driver, Shared, System};

@@ -34,10 +34,10 @@ pub struct ContainerTable {
 
 impl ContainerTable {
     /// Adds a container (an open of `/dev/vfio/vfio`).
-    pub fn open(&mut self, system: &crate::System) -> ContainerId {
+    pub fn open(&mut self) -> ContainerId {
         let id = ContainerId(self.next);
         self.next = self.next.wrapping_add(1);
-        self.containers.insert(id, Container::new(system));
+        self.containers.insert(id, Container::new());
         id
     }
 

@@ -1,0 +1,161 @@
+//! What one kernel has once: the host, its groups and devices, locked memory, module parameters.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use iommu::{Host, Limits, LockedMemory, Observer};
+
+use crate::device::{Device, PciFunction};
+use crate::group::Group;
+use crate::{Answer, Caller, ContainerId, Containers, DeviceId, GroupId, Models, Refusal};
+
+/// What containers share.
+pub struct Shared {
+    /// The host. Its limits are the ones at start; [`limits`](Self::limits) may have changed since.
+    pub host: Host,
+    /// Module parameters of now; a container samples them at `SET_IOMMU`.
+    pub limits: Limits,
+    /// Locked pages of every address space.
+    pub locked: LockedMemory,
+    /// Is told every change of every address space.
+    pub observer: Box<dyn Observer + Send + Sync>,
+}
+
+/// The places of a front end that a request may need, besides the system itself.
+pub struct Ctx<'a> {
+    /// Whose request it is.
+    pub caller: &'a mut dyn Caller,
+    /// The front end's containers.
+    pub containers: &'a mut dyn Containers,
+    /// The front end's device models.
+    pub models: &'a mut dyn Models,
+}
+
+/// The driver a device is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// None.
+    None,
+    /// vfio-pci: the device can be had through its group.
+    VfioPci,
+    /// A driver that leaves DMA to the user, such as pci-stub.
+    Harmless(String),
+    /// Any other: its group is not viable.
+    Host(String),
+}
+
+impl Driver {
+    /// The driver of that name. Drivers that do no DMA of their own are known by name, as in the
+    /// kernel (`driver_managed_dma`).
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        match name {
+            "" => Self::None,
+            "vfio-pci" => Self::VfioPci,
+            "pci-stub" | "pcieport" | "xen-pcistub" => Self::Harmless(name.into()),
+            _ => Self::Host(name.into()),
+        }
+    }
+}
+
+/// The state that every front end's threads share: lock it before a model or a container.
+pub struct System {
+    pub(crate) shared: Shared,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) devices: Vec<Device>,
+}
+
+impl System {
+    /// A system on `host` with the PCI functions `functions`, all bound to vfio-pci. The model of
+    /// function `n` is the front end's model `n` ([`Models`]).
+    #[must_use]
+    pub fn new(host: Host, functions: Vec<PciFunction>) -> Self {
+        let limits = host.limits;
+        let mut groups: BTreeMap<GroupId, Group> = BTreeMap::new();
+        for group in &host.groups {
+            groups.insert(GroupId(group.number), Group::default());
+        }
+        let mut devices = Vec::new();
+        for (id, function) in (0u32..).map(DeviceId).zip(functions) {
+            groups.entry(function.group).or_default().devices.push(id);
+            devices.push(Device::new(function));
+        }
+        let shared =
+            Shared { host, limits, locked: LockedMemory::default(), observer: Box::new(()) };
+        Self { shared, groups, devices }
+    }
+
+    /// What containers share.
+    #[must_use]
+    pub const fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The same, to change: module parameters, the observer.
+    pub const fn shared_mut(&mut self) -> &mut Shared {
+        &mut self.shared
+    }
+
+    /// A device.
+    #[must_use]
+    pub fn device(&self, id: DeviceId) -> Option<&Device> {
+        self.devices.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// The devices, by [`DeviceId`].
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// A request on a container's descriptor.
+    ///
+    /// # Errors
+    /// The [`Refusal`], whose errno the client gets.
+    pub fn container_ioctl(
+        &mut self,
+        container: ContainerId,
+        ctx: &mut Ctx<'_>,
+        request: u32,
+        arg: u64,
+    ) -> Answer {
+        let mut answer = Err(Refusal::NoIommu);
+        let (shared, caller) = (&mut self.shared, &mut *ctx.caller);
+        ctx.containers.change(container, &mut |c| {
+            answer = c.ioctl(shared, caller, request, arg);
+        });
+        answer
+    }
+
+    /// Binds a device to a driver, as the host's administrator would.
+    ///
+    /// # Errors
+    /// [`Refusal::GroupInUse`] when the driver would do DMA in a group that a user has.
+    pub fn bind(&mut self, device: DeviceId, driver: Driver) -> Result<(), Refusal> {
+        let Some(d) = self.device(device) else { return Ok(()) };
+        // A device that has a driver keeps it.
+        if *d.driver() != Driver::None {
+            return Ok(());
+        }
+        let group = d.function().group;
+        let in_use = self.groups.get(&group).is_some_and(|g| g.container.is_some());
+        if matches!(driver, Driver::Host(_)) && in_use {
+            return Err(Refusal::GroupInUse(group));
+        }
+        self.set_driver(device, driver);
+        Ok(())
+    }
+
+    /// Takes a device from its driver.
+    pub fn unbind(&mut self, device: DeviceId) {
+        self.set_driver(device, Driver::None);
+    }
+
+    fn set_driver(&mut self, id: DeviceId, driver: Driver) {
+        if let Some(d) = usize::try_from(id.0).ok().and_then(|i| self.devices.get_mut(i)) {
+            d.set_driver(driver);
+        }
+    }
+}
