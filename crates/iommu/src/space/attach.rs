@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use crate::event::Event;
 use crate::host::{Group, Host, Iommu, Limits, ReservedKind, ReservedRegion};
-use crate::refusal::{AttachRefusal, MapRefusal, excluding};
-use crate::space::map::pin;
+use crate::refusal::{AttachRefusal, excluding};
+use crate::space::map::{Unpinnable, pin};
 use crate::space::{AddressSpace, Env, Mapping};
 use crate::valid::ValidRanges;
 use crate::{Domain, IovaRange, PageSizes, Pinned};
@@ -157,17 +157,16 @@ impl AddressSpace {
         for (range, mapping) in waiting {
             match pin(range, mapping.vaddr, mapping.prot, mapping.budget(limit_pages), env) {
                 Ok(pinned) => done.push((range, mapping, pinned)),
-                Err(refusal) => {
+                Err(unpinnable) => {
                     for (_, mapping, pinned) in done {
                         env.locked.uncharge(mapping.mm, pinned.charged_pages);
                         env.pinner.unpin(pinned.id);
                     }
-                    return Err(match refusal {
-                        MapRefusal::Pin(error) => AttachRefusal::Pin { mapping: range, error },
-                        MapRefusal::OverLimit(error) => {
+                    return Err(match unpinnable {
+                        Unpinnable::Pin(error) => AttachRefusal::Pin { mapping: range, error },
+                        Unpinnable::OverLimit(error) => {
                             AttachRefusal::OverLimit { mapping: range, error }
                         }
-                        _ => AttachRefusal::NothingValid { group: 0 },
                     });
                 }
             }

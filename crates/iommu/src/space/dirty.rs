@@ -11,7 +11,7 @@ use crate::IovaRange;
 use crate::event::Event;
 use crate::refusal::{DirtyRefusal, MapRefusal};
 use crate::space::map::BITMAP_PAGES_MAX;
-use crate::space::{AddressSpace, Env, Mapping};
+use crate::space::{AddressSpace, Env};
 
 /// Where a bitmap goes: 64-bit words in the client's memory, bit 0 of word 0 the first page.
 pub trait BitmapSink {
@@ -191,11 +191,7 @@ impl AddressSpace {
     }
 
     /// A mapping was made: its bitmap, when tracking is on.
-    pub(super) fn start_dirty(
-        &mut self,
-        range: IovaRange,
-        _mapping: &Mapping,
-    ) -> Result<(), MapRefusal> {
+    pub(super) fn start_dirty(&mut self, range: IovaRange) -> Result<(), MapRefusal> {
         if self.dirty.is_none() {
             return Ok(());
         }

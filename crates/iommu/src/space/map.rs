@@ -3,7 +3,7 @@
 use crate::event::Event;
 use crate::refusal::{Field, MapRefusal};
 use crate::space::{AddressSpace, Env, Mapping, State};
-use crate::{IovaRange, LockBudget, PinId, Pinned, Prot};
+use crate::{IovaRange, LockBudget, OverLimit, PinError, PinId, Pinned, Prot};
 
 /// Pages a dirty bitmap can cover (the kernel's `DIRTY_BITMAP_PAGES_MAX`).
 pub(super) const BITMAP_PAGES_MAX: u64 = 0x7fff_ffff;
@@ -61,9 +61,9 @@ impl AddressSpace {
         if !self.domains.is_empty() {
             match pin(range, vaddr, prot, budget, env) {
                 Ok(pinned) => mapping.set_pinned(pinned),
-                Err(refusal) => {
+                Err(unpinnable) => {
                     self.check_free(range)?;
-                    return Err(refusal);
+                    return Err(unpinnable.into());
                 }
             }
         }
@@ -71,7 +71,7 @@ impl AddressSpace {
             release(&mapping, env);
             return Err(self.overlaps(range, overlap.existing));
         }
-        if let Err(refusal) = self.start_dirty(range, &mapping) {
+        if let Err(refusal) = self.start_dirty(range) {
             self.table.remove(range.first());
             release(&mapping, env);
             return Err(refusal);
@@ -165,6 +165,22 @@ impl Mapping {
     }
 }
 
+/// Why a range could not be pinned and charged.
+#[derive(Clone, Copy)]
+pub(super) enum Unpinnable {
+    Pin(PinError),
+    OverLimit(OverLimit),
+}
+
+impl From<Unpinnable> for MapRefusal {
+    fn from(unpinnable: Unpinnable) -> Self {
+        match unpinnable {
+            Unpinnable::Pin(error) => Self::Pin(error),
+            Unpinnable::OverLimit(over) => Self::OverLimit(over),
+        }
+    }
+}
+
 /// Pins and charges a range. The kernel charges as it pins, page by page: whichever page fails
 /// first, for whichever reason, decides.
 pub(super) fn pin(
@@ -173,18 +189,18 @@ pub(super) fn pin(
     prot: Prot,
     budget: LockBudget,
     env: &mut Env<'_>,
-) -> Result<Pinned, MapRefusal> {
+) -> Result<Pinned, Unpinnable> {
     match env.pinner.pin(vaddr, range.size(), prot.contains(Prot::WRITE)) {
         Ok(pinned) => match env.locked.charge(budget, pinned.charged_pages) {
             Ok(()) => Ok(pinned),
             Err(over) => {
                 env.pinner.unpin(pinned.id);
-                Err(MapRefusal::OverLimit(over))
+                Err(Unpinnable::OverLimit(over))
             }
         },
         Err(error) => match env.locked.check(budget, error.charged_pages) {
-            Ok(()) => Err(MapRefusal::Pin(error)),
-            Err(over) => Err(MapRefusal::OverLimit(over)),
+            Ok(()) => Err(Unpinnable::Pin(error)),
+            Err(over) => Err(Unpinnable::OverLimit(over)),
         },
     }
 }
