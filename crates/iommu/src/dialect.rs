@@ -37,6 +37,13 @@ pub struct Dialect {
     /// An error or request interrupt with descriptor -2 or less is left as it is (6.1), else
     /// `EINVAL`.
     pub odd_err_fd_ignored: bool,
+    /// Memory BARs are read and written 8 bytes at a time where they can be (6.12, 7.3), else 4.
+    pub wide_bar_accesses: bool,
+    /// A hot reset without groups is `EINVAL` even where there is no bus to reset (6.12, 7.3), else
+    /// `ENODEV` comes first.
+    pub hot_reset_count_first: bool,
+    /// Device features 11 (dma-buf) and 12 (pre-copy information) are known (7.3).
+    pub device_dma_buf: bool,
     /// A dirty query whose range starts before a mapping, by no multiple of 64 pages, leaves extra
     /// bits that the next query of that mapping returns (all kernels so far).
     pub dirty_bits_stray: bool,
@@ -57,6 +64,9 @@ impl Dialect {
         msix_grows: false,
         irq_range_checked_first: true,
         odd_err_fd_ignored: true,
+        wide_bar_accesses: false,
+        hot_reset_count_first: false,
+        device_dma_buf: false,
         dirty_bits_stray: true,
     };
 
@@ -70,6 +80,8 @@ impl Dialect {
         msix_grows: true,
         irq_range_checked_first: false,
         odd_err_fd_ignored: false,
+        wide_bar_accesses: true,
+        hot_reset_count_first: true,
         ..Self::V6_1
     };
 
@@ -80,6 +92,7 @@ impl Dialect {
         top_is_reachable: true,
         nesting_type: false,
         err_irq_everywhere: true,
+        device_dma_buf: true,
         ..Self::V6_12
     };
 
