@@ -111,7 +111,7 @@ impl System {
             return Err(Refusal::NotAContainer(fd));
         };
         self.check_viable(id)?;
-        if let Some(region) = self.shared.host.group(id.0).and_then(iommu::needs_direct) {
+        if let Some(region) = self.shared.host.group(id.0).and_then(iommu::space::needs_direct) {
             let (group, region) = (id.0, region.clone());
             return Err(AttachRefusal::NeedsDirect { group, region }.into());
         }

@@ -14,11 +14,7 @@ pub(super) const BITMAP_SIZE_MAX: u64 = 256 << 20;
 
 /// Checks a bitmap's address and size for a range of `size` bytes; the page size that it names is
 /// only checked for being one.
-pub(super) fn check_bitmap(
-    caller: &dyn Caller,
-    bitmap: &Bitmap,
-    size: u64,
-) -> Result<(), Refusal> {
+pub(super) fn check_bitmap(caller: &dyn Caller, bitmap: &Bitmap, size: u64) -> Result<(), Refusal> {
     if !caller.is_user_range(bitmap.data, bitmap.size) {
         return Err(Refusal::BitmapAddress(bitmap.data));
     }
@@ -46,9 +42,8 @@ impl Type1 {
         if head.argsz < DirtyPages::MIN_ARGSZ {
             return Err(Refusal::ArgszTooSmall { argsz: head.argsz, min: DirtyPages::MIN_ARGSZ });
         }
-        let flags = DirtyFlags::from_bits(head.flags).ok_or(Refusal::UnknownFlags {
-            unknown: head.flags & !DirtyFlags::all().bits(),
-        })?;
+        let flags = DirtyFlags::from_bits(head.flags)
+            .ok_or(Refusal::UnknownFlags { unknown: head.flags & !DirtyFlags::all().bits() })?;
         if flags == DirtyFlags::START {
             self.space.dirty_start(&mut env(shared, caller))?;
         } else if flags == DirtyFlags::STOP {

@@ -2,13 +2,11 @@
 
 use alloc::vec::Vec;
 
-use uapi::type1::{
-    DmaAvailCap, InfoFlags, IovaRangeCap, MigrationCap, RawIovaRange, Type1Info,
-};
+use uapi::type1::{DmaAvailCap, InfoFlags, IovaRangeCap, MigrationCap, RawIovaRange, Type1Info};
 use uapi::{CapAlign, CapChain};
 
-use super::dirty::BITMAP_SIZE_MAX;
 use super::Type1;
+use super::dirty::BITMAP_SIZE_MAX;
 use crate::{Answer, Caller, Refusal, Shared, user};
 
 /// Bytes of [`Type1Info`] before its padding: all that older kernels write.
@@ -16,12 +14,7 @@ const WITHOUT_PAD: u32 = 20;
 
 impl Type1 {
     #[doc(alias = "VFIO_IOMMU_GET_INFO")]
-    pub(super) fn get_info(
-        &self,
-        shared: &Shared,
-        caller: &mut dyn Caller,
-        arg: u64,
-    ) -> Answer {
+    pub(super) fn get_info(&self, shared: &Shared, caller: &mut dyn Caller, arg: u64) -> Answer {
         let dialect = &shared.host.dialect;
         let min = Type1Info::MIN_ARGSZ;
         let mut info: Type1Info = user::read(caller, arg, 16)?;

@@ -18,9 +18,8 @@ impl Type1 {
         if map.argsz < DmaMap::MIN_ARGSZ {
             return Err(Refusal::ArgszTooSmall { argsz: map.argsz, min: DmaMap::MIN_ARGSZ });
         }
-        let flags = MapFlags::from_bits(map.flags).ok_or(Refusal::UnknownFlags {
-            unknown: map.flags & !MapFlags::all().bits(),
-        })?;
+        let flags = MapFlags::from_bits(map.flags)
+            .ok_or(Refusal::UnknownFlags { unknown: map.flags & !MapFlags::all().bits() })?;
         if map.size == 0 {
             return Err(Refusal::Empty);
         }

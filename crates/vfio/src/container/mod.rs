@@ -157,8 +157,7 @@ impl Container {
             _ => return Err(Refusal::NotAType(arg)),
         };
         let host = &shared.host;
-        let space =
-            AddressSpace::new(host.page_size, shared.limits.dma_entry_limit, &host.dialect);
+        let space = AddressSpace::new(host.page_size, shared.limits.dma_entry_limit, &host.dialect);
         let mut type1 = Type1 { version, space };
         for (done, group) in self.groups.iter().enumerate() {
             if let Err(refusal) = type1.attach(shared, caller, *group) {
@@ -187,12 +186,7 @@ impl Container {
     }
 
     /// A group leaves; with the last one the IOMMU and every mapping go.
-    pub(crate) fn leave(
-        &mut self,
-        shared: &mut Shared,
-        caller: &mut dyn Caller,
-        group: GroupId,
-    ) {
+    pub(crate) fn leave(&mut self, shared: &mut Shared, caller: &mut dyn Caller, group: GroupId) {
         if let Some(type1) = &mut self.type1 {
             type1.detach(shared, caller, group);
         }

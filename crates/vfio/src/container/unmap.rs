@@ -21,9 +21,8 @@ impl Type1 {
         if unmap.argsz < DmaUnmap::MIN_ARGSZ {
             return Err(Refusal::ArgszTooSmall { argsz: unmap.argsz, min: DmaUnmap::MIN_ARGSZ });
         }
-        let flags = UnmapFlags::from_bits(unmap.flags).ok_or(Refusal::UnknownFlags {
-            unknown: unmap.flags & !UnmapFlags::all().bits(),
-        })?;
+        let flags = UnmapFlags::from_bits(unmap.flags)
+            .ok_or(Refusal::UnknownFlags { unknown: unmap.flags & !UnmapFlags::all().bits() })?;
         let with_bitmap = flags.contains(UnmapFlags::GET_DIRTY_BITMAP);
         if with_bitmap && flags.intersects(UnmapFlags::ALL | UnmapFlags::VADDR) {
             return Err(Refusal::FlagMix("GET_DIRTY_BITMAP excludes ALL and VADDR"));
@@ -67,7 +66,8 @@ impl Type1 {
         } else if flags.contains(UnmapFlags::VADDR) {
             self.space.invalidate_vaddr(range, &mut env(shared, caller))?
         } else if let Some(b) = &bitmap {
-            let via = RefCell::new(&mut *caller);
+            let shorter: &mut dyn Caller = caller;
+            let via = RefCell::new(shorter);
             let mut pinner = Via(&via);
             let mut bits = UserBitmap::new(&via, b.data);
             let Shared { locked, observer, .. } = shared;
@@ -85,11 +85,7 @@ impl Type1 {
         Ok(0)
     }
 
-    fn unmap_range(
-        &self,
-        flags: UnmapFlags,
-        unmap: &DmaUnmap,
-    ) -> Result<IovaRange, Refusal> {
+    fn unmap_range(&self, flags: UnmapFlags, unmap: &DmaUnmap) -> Result<IovaRange, Refusal> {
         let granule = self.space.page_sizes().smallest();
         let aligned = |what, value: u64| {
             if value & granule.wrapping_sub(1) == 0 {
