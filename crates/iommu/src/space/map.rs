@@ -154,6 +154,8 @@ impl AddressSpace {
 impl Mapping {
     pub(super) fn set_pinned(&mut self, pinned: Pinned) {
         self.pin = pinned.id;
+        // Cut while nothing was pinned, the upper half gets a pin of its own.
+        self.pin_offset = 0;
         self.charged_pages = pinned.charged_pages;
         self.state.insert(State::PINNED);
     }
