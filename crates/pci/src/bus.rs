@@ -15,15 +15,16 @@ pub struct Aborted;
 pub trait DmaBus {
     /// Reads memory at bus address `addr` into `data`.
     ///
+    /// A long access is several transactions on the bus, each of which fails alone.
+    ///
     /// # Errors
-    /// [`Aborted`] when a byte cannot be read. The bytes before the first such byte are valid, the
-    /// rest of `data` is zero.
+    /// [`Aborted`] when some bytes cannot be read; those are zero, all others are valid.
     fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Aborted>;
 
     /// Writes `data` to bus address `addr`. MSIs go this way.
     ///
     /// # Errors
-    /// [`Aborted`] when a byte cannot be written; the bytes before it have been.
+    /// [`Aborted`] when some bytes cannot be written; all others have been.
     fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Aborted>;
 
     /// Drives the function's INTx line: `true` asserts it. A function says here what it wants,

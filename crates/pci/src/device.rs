@@ -7,6 +7,7 @@ use crate::config::ConfigSpace;
 ///
 /// Implementations are models of hardware: they know their registers, their configuration space and
 /// the [`DmaBus`], never who drives them. Offsets are in bytes from the start of the BAR; callers
+/// hand them a bus that heeds the Bus Master bit ([`MasterGate`](crate::MasterGate)), and
 /// guarantee `offset + data.len()` lies inside the BAR and that accesses are of 1, 2, 4 or 8 bytes,
 /// naturally aligned.
 pub trait Device {
@@ -37,7 +38,8 @@ pub trait Device {
     /// come.
     fn config_written(&mut self, _bus: &mut dyn DmaBus) {}
 
-    /// A function level reset: registers and configuration space as after power-on. Whoever asks
-    /// for one saves and restores the configuration space around it.
+    /// A function level reset: configuration space as after power-on, and the function's own
+    /// registers as far as its hardware resets them. Whoever asks for one saves and restores the
+    /// configuration space around it. The INTx line falls, without being driven.
     fn reset(&mut self);
 }

@@ -65,10 +65,12 @@ fn standard(config: &mut ConfigSpace, capability: Capability) {
     let at = |offset: u16| capability.offset.saturating_add(offset);
     match u8::try_from(capability.id).unwrap_or(0) {
         cap::PM => {
-            let sends_pme = config.u16(at(pm::PMC)) & pm::PMC_PME_MASK != 0;
-            let pme = if sends_pme { pm::PME_ENABLE | pm::DATA_SELECT } else { 0 };
+            // The network cards (version 2 of the capability) have PME and a data register, the
+            // nvme (version 3) has not.
+            let full = config.u16(at(pm::PMC)) & 7 < 3;
+            let pme = if full { pm::PME_ENABLE | pm::DATA_SELECT } else { 0 };
             config.set_writable(at(pm::PMCSR), &(pm::STATE_MASK | pme).to_le_bytes());
-            let status = if sends_pme { pm::PME_STATUS } else { 0 };
+            let status = if full { pm::PME_STATUS } else { 0 };
             config.set_write_1_to_clear(at(pm::PMCSR), &status.to_le_bytes());
         }
         cap::MSI => {

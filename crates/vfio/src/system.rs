@@ -80,7 +80,7 @@ impl System {
         let mut devices = Vec::new();
         for (id, function) in (0u32..).map(DeviceId).zip(functions) {
             groups.entry(function.group).or_default().devices.push(id);
-            devices.push(Device::new(function));
+            devices.push(Device::new(id, function));
         }
         let shared =
             Shared { host, limits, locked: LockedMemory::default(), observer: Box::new(()) };

@@ -1,0 +1,169 @@
+//! The bus behind a device: its DMA, translated, and its interrupts.
+
+use iommu::{Fault, FaultReason, Prot, Translation};
+use pci::{Aborted, DmaBus};
+
+use super::Irqs;
+use crate::{ContainerId, Containers, DeviceId, Platform};
+
+/// The smallest page an IOMMU translates, in bytes: after a fault the next page is tried.
+const PAGE: u64 = 4096;
+
+/// A device's way to memory and to its interrupts, for the time of one access to its registers.
+///
+/// Whether the function may master the bus is the model's matter ([`pci::MasterGate`]).
+pub(crate) struct DeviceBus<'a> {
+    pub(crate) device: DeviceId,
+    /// The device's group, by number.
+    pub(crate) group: u32,
+    pub(crate) container: Option<ContainerId>,
+    pub(crate) containers: &'a mut dyn Containers,
+    pub(crate) platform: &'a mut dyn Platform,
+    pub(crate) irqs: &'a mut Irqs,
+    /// The level the INTx line was left at, when it was driven. [`Irqs`] is told when the model is
+    /// at rest.
+    pub(crate) line: Option<bool>,
+}
+
+/// One piece of a transfer: bytes that lie in one mapping, or on one page that has none.
+struct Piece {
+    /// Bytes from the start of the transfer.
+    start: usize,
+    len: usize,
+    outcome: Result<Reached, Fault>,
+}
+
+enum Reached {
+    Memory,
+    Doorbell(u64),
+}
+
+impl DeviceBus<'_> {
+    /// Goes through the transfer of `len` bytes at `addr` piece by piece; `copy` moves a piece
+    /// of memory while the container is held.
+    fn transfer(
+        &mut self,
+        addr: u64,
+        len: usize,
+        access: Prot,
+        copy: &mut dyn FnMut(&mut dyn Platform, iommu::Backing, usize, usize) -> bool,
+        mut done: impl FnMut(&mut Self, Piece),
+    ) {
+        let mut start = 0;
+        while start < len {
+            let mut piece = None;
+            let left = len.saturating_sub(start);
+            let at = u64::try_from(start).ok().and_then(|start| addr.checked_add(start));
+            let iova = at.unwrap_or(u64::MAX);
+            let fault = |reason| Fault { iova, access, reason };
+            let (group, platform) = (self.group, &mut *self.platform);
+            if let (Some(id), Some(iova)) = (self.container, at) {
+                self.containers.read(id, &mut |container| {
+                    let Some(type1) = container.type1() else { return };
+                    piece = Some(match type1.space().translate(group, iova, access) {
+                        Ok(Translation::Memory { at, bytes }) => {
+                            let room = usize::try_from(bytes.wrapping_sub(1)).unwrap_or(usize::MAX);
+                            let n = left.min(room.saturating_add(1));
+                            let moved = copy(platform, at, start, n);
+                            let gone = fault(FaultReason::MemoryGone);
+                            (n, if moved { Ok(Reached::Memory) } else { Err(gone) })
+                        }
+                        Ok(Translation::Doorbell { .. }) => {
+                            (left.min(to_page_end(iova)), Ok(Reached::Doorbell(iova)))
+                        }
+                        Err(fault) => (left.min(to_page_end(iova)), Err(fault)),
+                    });
+                });
+            }
+            let (n, outcome) = piece.unwrap_or((left, Err(fault(FaultReason::NoDomain))));
+            done(self, Piece { start, len: n, outcome });
+            // A piece has at least one byte, so that this ends.
+            start = start.saturating_add(n.max(1));
+        }
+    }
+
+    /// Reports a fault unless it goes on where the last one ended.
+    fn report(&mut self, last_failed: bool, fault: &Fault) {
+        if !last_failed {
+            self.platform.fault(self.device, fault);
+        }
+    }
+}
+
+/// Bytes from `iova` to the end of its page: 1..=4096.
+fn to_page_end(iova: u64) -> usize {
+    usize::try_from(PAGE.wrapping_sub(iova & PAGE.wrapping_sub(1))).unwrap_or(1)
+}
+
+fn slice(data: &[u8], start: usize, len: usize) -> &[u8] {
+    data.get(start..start.saturating_add(len)).unwrap_or(&[])
+}
+
+impl DmaBus for DeviceBus<'_> {
+    fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Aborted> {
+        data.fill(0);
+        let (mut failed, mut answer) = (false, Ok(()));
+        let len = data.len();
+        let mut copy = |platform: &mut dyn Platform, at, start: usize, n: usize| {
+            let part = data.get_mut(start..start.saturating_add(n)).unwrap_or(&mut []);
+            let moved = platform.dma_read(at, part).is_ok();
+            if !moved {
+                part.fill(0);
+            }
+            moved
+        };
+        self.transfer(addr, len, Prot::READ, &mut copy, |bus, piece| {
+            let fault = match piece.outcome {
+                Ok(Reached::Memory) => {
+                    failed = false;
+                    return;
+                }
+                Ok(Reached::Doorbell(iova)) => {
+                    Fault { iova, access: Prot::READ, reason: FaultReason::Doorbell }
+                }
+                Err(fault) => fault,
+            };
+            bus.report(failed, &fault);
+            (failed, answer) = (true, Err(Aborted));
+        });
+        answer
+    }
+
+    fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Aborted> {
+        let (mut failed, mut answer) = (false, Ok(()));
+        let mut copy = |platform: &mut dyn Platform, at, start, n| {
+            platform.dma_write(at, slice(data, start, n)).is_ok()
+        };
+        self.transfer(addr, data.len(), Prot::WRITE, &mut copy, |bus, piece| {
+            let reached = piece.outcome.and_then(|reached| match reached {
+                Reached::Memory => Ok(()),
+                Reached::Doorbell(iova) => {
+                    let fault = |reason| Fault { iova, access: Prot::WRITE, reason };
+                    let message = <[u8; 4]>::try_from(slice(data, piece.start, piece.len));
+                    let message = message.map_err(|_| fault(FaultReason::Doorbell))?;
+                    let number = u32::from_le_bytes(message);
+                    let known = bus.irqs.deliver_msi(iova, number, bus.platform);
+                    if known { Ok(()) } else { Err(fault(FaultReason::UnknownVector)) }
+                }
+            });
+            match reached {
+                Ok(()) => failed = false,
+                Err(fault) => {
+                    bus.report(failed, &fault);
+                    (failed, answer) = (true, Err(Aborted));
+                }
+            }
+        });
+        answer
+    }
+
+    fn set_intx(&mut self, asserted: bool) {
+        self.line = Some(asserted);
+    }
+
+    fn not_master(&mut self, addr: u64, write: bool) {
+        let access = if write { Prot::WRITE } else { Prot::READ };
+        let fault = Fault { iova: addr, access, reason: FaultReason::BusMasterOff };
+        self.platform.fault(self.device, &fault);
+    }
+}

@@ -1,0 +1,123 @@
+//! `VFIO_DEVICE_IOEVENTFD`: an eventfd whose signal writes a register.
+
+use alloc::vec::Vec;
+
+use uapi::ioeventfd::{IoEventFd, IoEventFdFlags};
+use uapi::region::RegionIndex;
+
+use super::info::at_least;
+use super::{Device, DeviceEnv, DeviceRefusal};
+use crate::{BadEvent, Caller, EventId, user};
+
+/// As many as one device may have.
+const MOST: usize = 1000;
+
+/// What is written, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Write {
+    bar: u8,
+    offset: u64,
+    data: u64,
+    /// Bytes: 1, 2, 4 or 8.
+    width: u32,
+}
+
+/// The writes tied to eventfds.
+#[derive(Debug, Default)]
+pub(super) struct IoEvents(Vec<(Write, EventId)>);
+
+impl IoEvents {
+    /// Gives every eventfd back.
+    pub(super) fn clear(&mut self, caller: &mut dyn Caller) {
+        for (_, event) in self.0.drain(..) {
+            caller.put_event(event);
+        }
+    }
+}
+
+impl Device {
+    /// `VFIO_DEVICE_IOEVENTFD`.
+    pub(super) fn set_io_event(
+        &mut self,
+        env: &mut DeviceEnv<'_>,
+        arg: u64,
+    ) -> Result<i64, DeviceRefusal> {
+        let size = usize::try_from(IoEventFd::MIN_ARGSZ).unwrap_or(0);
+        let asked: IoEventFd = user::read(env.caller, arg, size)?;
+        at_least(asked.argsz, IoEventFd::MIN_ARGSZ)?;
+        let flags = IoEventFdFlags::from_bits(asked.flags);
+        let width = flags.and_then(IoEventFdFlags::width);
+        let width = width.ok_or(DeviceRefusal::BadFlags(asked.flags))?;
+        let fd = asked.fd;
+        if fd < -1 {
+            return Err(DeviceRefusal::BadEvent { fd, why: BadEvent::NotEventfd });
+        }
+        let write = self.place(env, &asked, width)?;
+        let events = &mut self.opened()?.io_events.0;
+        let existing = events.iter().position(|(other, _)| *other == write);
+        match (existing, fd) {
+            (Some(i), -1) => {
+                let (_, event) = events.remove(i);
+                env.caller.put_event(event);
+                return Ok(0);
+            }
+            (Some(_), _) => return Err(DeviceRefusal::IoEventExists),
+            (None, -1) => return Err(DeviceRefusal::NoIoEvent),
+            (None, _) => {}
+        }
+        if events.len() >= MOST {
+            return Err(DeviceRefusal::TooManyIoEvents(MOST));
+        }
+        let event = env.caller.get_event(fd);
+        let event = event.map_err(|why| DeviceRefusal::BadEvent { fd, why })?;
+        events.push((write, event));
+        if env.caller.event_pending(event) {
+            self.io_event_fired(env, event);
+        }
+        Ok(0)
+    }
+
+    /// Where the write goes: inside a BAR, and not to the MSI-X table.
+    fn place(
+        &self,
+        env: &mut DeviceEnv<'_>,
+        asked: &IoEventFd,
+        width: u32,
+    ) -> Result<Write, DeviceRefusal> {
+        let refused = DeviceRefusal::IoEventPlace(asked.offset);
+        let (index, offset) = self.split_offset(asked.offset)?;
+        let bar = RegionIndex::try_from(index).ok().and_then(RegionIndex::bar);
+        let number = bar.ok_or(refused.clone())?;
+        let size = self.function.bar(number).map_or(0, |bar| bar.size);
+        let end = offset.checked_add(width.into()).filter(|end| *end <= size);
+        let end = end.ok_or(refused.clone())?;
+        if let Some((bar, table)) = self.msix_table(env)?
+            && bar == number
+            && offset < table.end
+            && table.start < end
+        {
+            return Err(refused);
+        }
+        Ok(Write { bar: number, offset, data: asked.data, width })
+    }
+
+    /// The eventfds whose signals write registers.
+    pub(super) fn io_events(&self) -> impl Iterator<Item = EventId> {
+        let events = self.open.iter().flat_map(|open| &open.io_events.0);
+        events.map(|(_, event)| *event)
+    }
+
+    /// An eventfd of [`io_events`](Self::io_events) fired: does its writes. Where memory decoding
+    /// is off they are lost.
+    pub(super) fn io_event_fired(&mut self, env: &mut DeviceEnv<'_>, event: EventId) {
+        let Ok(open) = self.opened() else { return };
+        let fired = open.io_events.0.iter().filter(|(_, e)| *e == event);
+        let writes: Vec<Write> = fired.map(|(write, _)| *write).collect();
+        for Write { bar, offset, data, width } in writes {
+            let bytes = data.to_le_bytes();
+            let bytes = bytes.get(..usize::try_from(width).unwrap_or(0)).unwrap_or(&[]);
+            // Nobody waits for an answer.
+            let _ = self.write_register(env, bar, offset, bytes);
+        }
+    }
+}

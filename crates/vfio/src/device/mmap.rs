@@ -1,0 +1,65 @@
+//! Which parts of a device can be mapped.
+
+use core::ops::Range;
+
+use pci::Bar;
+use uapi::region::RegionIndex;
+
+use super::{Device, DeviceEnv, DeviceRefusal};
+
+/// A part of a BAR that a client may map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mappable {
+    /// The BAR, 0..=5.
+    pub bar: u8,
+    /// Bytes from the start of the BAR, a whole number of pages: the last page may go beyond a
+    /// BAR that is smaller.
+    pub range: Range<u64>,
+}
+
+impl Device {
+    /// Whether a BAR can be mapped: memory, and whole pages of its own.
+    pub(super) const fn is_mappable(&self, bar: &Bar, page_size: u64) -> bool {
+        let in_page = page_size.wrapping_sub(1);
+        bar.is_memory() && (bar.size >= page_size || bar.start & in_page == 0)
+    }
+
+    /// Checks an `mmap` of `len` bytes at `offset` of the descriptor's file.
+    ///
+    /// Whether an access then succeeds is asked at each: see
+    /// [`decodes_memory`](Self::decodes_memory).
+    ///
+    /// # Errors
+    /// Private mappings, other regions than BARs, BARs that cannot be mapped, and ranges beyond
+    /// the end: all `EINVAL`.
+    pub(crate) fn mmap(
+        &self,
+        env: &DeviceEnv<'_>,
+        offset: u64,
+        len: u64,
+        shared: bool,
+    ) -> Result<Mappable, DeviceRefusal> {
+        let page_size = env.shared.host.page_size;
+        let (index, start) = self.split_offset(offset)?;
+        if !shared {
+            return Err(DeviceRefusal::NotMappable("the mapping is private"));
+        }
+        let bar = RegionIndex::try_from(index).ok().and_then(RegionIndex::bar);
+        let number = bar.ok_or(DeviceRefusal::NotMappable("the region is no BAR"))?;
+        let bar = self.function.bar(number).filter(|bar| self.is_mappable(bar, page_size));
+        let bar = bar.ok_or(DeviceRefusal::NotMappable("the BAR has no whole pages of memory"))?;
+        let in_page = page_size.wrapping_sub(1);
+        let pages_end = bar.size.saturating_add(in_page) & !in_page;
+        let end = len.checked_add(in_page).map(|len| len & !in_page);
+        let end = end.and_then(|len| start.checked_add(len)).filter(|end| *end <= pages_end);
+        let end = end.ok_or(DeviceRefusal::BeyondBar { bar: number, offset: start })?;
+        Ok(Mappable { bar: number, range: start..end })
+    }
+
+    /// Whether an access to a mapped BAR would succeed now. Where not, it is a `SIGBUS`.
+    pub(crate) fn decodes_memory(&self, env: &mut DeviceEnv<'_>) -> bool {
+        let Some(open) = &self.open else { return false };
+        let on = env.with_model(self.id, |model, _| super::region::memory_on(open, model.config()));
+        !open.low_power.is_entered() && on.unwrap_or(false)
+    }
+}
