@@ -102,6 +102,10 @@ pub trait Caller: Platform + Pinner {
     /// installed).
     fn event_pending(&self, event: EventId) -> bool;
 
+    /// Sets an eventfd's counter to 0. The kernel reads the counter of an eventfd as it stops
+    /// listening to it (INTx unmask, ioeventfd).
+    fn clear_event(&mut self, _event: EventId) {}
+
     /// Gives the caller a new descriptor for a device.
     ///
     /// # Errors

@@ -30,9 +30,20 @@ impl Intx {
         self.masked
     }
 
-    /// The eventfds it holds.
-    pub(super) fn events(&self) -> impl Iterator<Item = EventId> {
-        [self.trigger, self.unmask].into_iter().flatten()
+    /// Gives every eventfd back.
+    pub(super) fn release(mut self, caller: &mut dyn Caller) {
+        self.stop_listening(caller);
+        if let Some(event) = self.trigger {
+            caller.put_event(event);
+        }
+    }
+
+    /// Removes the unmask eventfd. Its counter is lost: the kernel reads it as it leaves.
+    fn stop_listening(&mut self, caller: &mut dyn Caller) {
+        if let Some(event) = self.unmask.take() {
+            caller.clear_event(event);
+            caller.put_event(event);
+        }
     }
 }
 
@@ -72,9 +83,7 @@ impl Irqs {
         };
         let fd = fds.first().copied().unwrap_or(-1);
         if fd < 0 {
-            if let Some(old) = intx.unmask.take() {
-                env.caller.put_event(old);
-            }
+            intx.stop_listening(env.caller);
             return Ok(0);
         }
         let event = get_event(env.caller, fd)?;
@@ -202,10 +211,8 @@ impl Irqs {
     /// The last descriptor of the unmask eventfd was closed: it is removed, as the kernel does on
     /// its hang-up, and another one may be set.
     pub fn unmask_closed(&mut self, caller: &mut dyn Caller) {
-        if let Mode::Intx(intx) = &mut self.mode
-            && let Some(event) = intx.unmask.take()
-        {
-            caller.put_event(event);
+        if let Mode::Intx(intx) = &mut self.mode {
+            intx.stop_listening(caller);
         }
     }
 

@@ -25,7 +25,6 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use alloc::vec::Vec;
 use core::mem;
 
 use uapi::irq::IrqIndex;
@@ -149,18 +148,17 @@ impl Irqs {
 
     /// Turns the mode off.
     fn disable(&mut self, env: &mut IrqEnv<'_>) {
-        let events: Vec<EventId> = match mem::take(&mut self.mode) {
-            Mode::Off => return,
+        match mem::take(&mut self.mode) {
+            Mode::Off => {}
             // The physical INTx-disable bit stays as it was.
-            Mode::Intx(intx) => intx.events().collect(),
+            Mode::Intx(intx) => intx.release(env.caller),
             Mode::Msi(enabled) => {
                 function::disable_msi(env.model, enabled.kind, &mut self.line);
                 env.doorbells.release();
-                enabled.events().collect()
+                for event in enabled.events() {
+                    env.caller.put_event(event);
+                }
             }
-        };
-        for event in events {
-            env.caller.put_event(event);
         }
     }
 

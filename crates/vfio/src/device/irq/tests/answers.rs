@@ -89,11 +89,17 @@ fn ask(rig: &mut Rig, request: &str) -> Option<String> {
         "eventfd" => {
             rig.process.counters.insert(fd(rest), 0);
         }
+        "write" => {
+            let (fd_name, value) = rest.split_once(' ').unwrap();
+            rig.write(fd(fd_name), value.parse().unwrap());
+        }
+        "status" => return Some(u8::from(rig.function.wants_service()).to_string()),
         "read" => {
             let count = rig.read(fd(rest));
             return Some(if count == 0 { "EAGAIN".into() } else { count.to_string() });
         }
         "command" => {
+            rig.function.set_master(hex(rest) & 4 != 0);
             let disable = hex(rest) & 0x400 != 0;
             rig.irqs.set_user_intx_disable(disable, &mut rig.function, &mut rig.process);
         }
@@ -158,13 +164,14 @@ fn ioctl(rig: &mut Rig, rest: &str) -> String {
     answer(rig.set_bytes(bytes))
 }
 
-/// `msix eventfd trigger START COUNT : e0 -1 e2x70 argsz=24`
+/// `msix eventfd trigger START COUNT : e0 -1 e2x70 argsz=24`; with `end=20` only so many bytes of it
+/// can be read.
 fn set_irqs(rig: &mut Rig, index: &str, rest: &str) -> String {
-    let (head, tail) = rest.split_once(" : ").unwrap_or((rest, ""));
-    let (head, argsz) = split_argsz(head);
-    let (tail, argsz2) = split_argsz(tail);
-    let [data, action, start, count] = head.split(' ').collect::<Vec<_>>()[..] else {
-        panic!("{rest}")
+    let mut words = rest.split(' ').filter(|w| *w != ":" && !w.contains('='));
+    let [data, action, start, count] = core::array::from_fn(|_| words.next().unwrap());
+    let option = |name| {
+        let value = rest.split(' ').find_map(|w| w.strip_prefix(name)?.strip_prefix('='));
+        value.map(|v| v.parse().unwrap())
     };
     let flags = match data {
         "flags" => hex(action),
@@ -178,7 +185,7 @@ fn set_irqs(rig: &mut Rig, index: &str, rest: &str) -> String {
             .fold(0, |sum, (_, bit)| sum | bit),
     };
     let mut bytes = vec![];
-    for word in tail.split(' ').filter(|w| !w.is_empty()) {
+    for word in words {
         let (word, times) = word.split_once('x').unwrap_or((word, "1"));
         for _ in 0..times.parse().unwrap() {
             match data {
@@ -188,19 +195,12 @@ fn set_irqs(rig: &mut Rig, index: &str, rest: &str) -> String {
         }
     }
     let size = 20 + u32::try_from(bytes.len()).unwrap();
-    let argsz = argsz.or(argsz2).unwrap_or(size);
+    let argsz = option("argsz").unwrap_or(size);
     let (start, count) = (start.parse().unwrap(), count.parse().unwrap());
     let mut all = super::rig::words(&[argsz, flags, index_of(index), start, count]);
     all.extend(bytes);
-    all.resize(0x2000, 0xaa);
+    all.resize(option("end").map_or(0x2000, |end| usize::try_from(end).unwrap()), 0xaa);
     answer(rig.set_bytes(all))
-}
-
-fn split_argsz(text: &str) -> (&str, Option<u32>) {
-    match text.split_once(" argsz=") {
-        Some((text, argsz)) => (text, Some(argsz.parse().unwrap())),
-        None => (text, None),
-    }
 }
 
 fn answer(answer: Result<i64, uapi::Errno>) -> String {
@@ -230,29 +230,31 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
 }
 
-#[test]
-fn edu() {
-    replay(include_str!("answers/edge-edu.txt"));
+/// One test for each file.
+macro_rules! recordings {
+    ($($name:ident: $file:literal;)+) => {$(
+        #[test]
+        fn $name() {
+            replay(include_str!(concat!("answers/", $file, ".txt")));
+        }
+    )+};
 }
 
-#[test]
-fn nic() {
-    replay(include_str!("answers/edge-nic.txt"));
-}
-
-#[test]
-fn nvme() {
-    replay(include_str!("answers/edge-nvme.txt"));
-}
-
-#[test]
-fn more_edu() {
-    replay(include_str!("answers/more-edu.txt"));
-}
-
-#[test]
-fn more_nic() {
-    replay(include_str!("answers/more-nic.txt"));
+recordings! {
+    arguments: "args-edu";
+    edu: "edge-edu";
+    edu_at_random: "random-edu";
+    intx: "intx-edu";
+    intx_with_the_line_up: "intxup-edu";
+    more_edu: "more-edu";
+    more_nic: "more-nic";
+    msi: "msi-edu";
+    msix: "msix-nic";
+    nic: "edge-nic";
+    nic_at_random: "random-nic";
+    nvme: "edge-nvme";
+    switching_kinds: "switch-edu";
+    unmask_eventfd: "unmask-edu";
 }
 
 #[test]

@@ -28,6 +28,13 @@ pub(super) struct Process {
     pub(super) next: u32,
 }
 
+impl Process {
+    /// Whoever holds the eventfd notices.
+    pub(super) fn wake(&mut self, fd: i32) {
+        self.woken.extend(self.held.iter().filter(|(_, other)| **other == fd).map(|(e, _)| *e));
+    }
+}
+
 impl Pinner for Process {
     fn pin(&mut self, _vaddr: u64, _size: u64, _write: bool) -> Result<Pinned, PinError> {
         unimplemented!()
@@ -48,10 +55,9 @@ impl Platform for Process {
     }
 
     fn signal(&mut self, event: EventId) {
-        let fd = self.held.get(&event).expect("signalled a reference that was given back");
-        *self.counters.entry(*fd).or_default() += 1;
-        let fd = *fd;
-        self.woken.extend(self.held.iter().filter(|(_, other)| **other == fd).map(|(e, _)| *e));
+        let fd = *self.held.get(&event).expect("signalled a reference that was given back");
+        *self.counters.entry(fd).or_default() += 1;
+        self.wake(fd);
     }
 }
 
@@ -103,6 +109,12 @@ impl Caller for Process {
 
     fn put_event(&mut self, event: EventId) {
         self.held.remove(&event).expect("given back twice");
+    }
+
+    fn clear_event(&mut self, event: EventId) {
+        if let Some(counter) = self.counters.get_mut(&self.held[&event]) {
+            *counter = 0;
+        }
     }
 
     fn event_pending(&self, event: EventId) -> bool {

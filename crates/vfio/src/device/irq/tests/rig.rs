@@ -3,8 +3,10 @@
 use alloc::vec::Vec;
 
 use iommu::{BindRefusal, Dialect};
-use pci::regs::STATUS;
-use pci::{Aborted, Bar, Command, ConfigSize, ConfigSpace, DmaBus, Msi, MsixTable, Status};
+use pci::regs::{COMMAND, STATUS};
+use pci::{
+    Aborted, Bar, Command, ConfigSize, ConfigSpace, DmaBus, MasterGate, Msi, MsixTable, Status,
+};
 use uapi::Errno;
 
 use super::process::{ARG, Process};
@@ -29,7 +31,7 @@ pub(super) struct Function {
 impl Function {
     pub(super) fn new(bytes: &[u8], size: ConfigSize, obeys_disable: bool) -> Self {
         let mut config = ConfigSpace::from_bytes(bytes, size, &[None::<Bar>; 7]);
-        config.write_u16(pci::regs::COMMAND, Command::MEMORY.bits());
+        config.write_u16(COMMAND, (Command::MEMORY | Command::MASTER).bits());
         // Recorded while nobody used it, asleep; whoever opens it wakes it.
         if let Some(pm) = config.capability(pci::regs::cap::PM) {
             config.set_u16(pm.offset + pci::regs::pm::PMCSR, 0);
@@ -55,9 +57,17 @@ impl Function {
     /// Raises the bits of `status`: by message when MSI is on, else on the line.
     pub(super) fn raise(&mut self, status: u32, bus: &mut dyn DmaBus) {
         self.status |= status;
+        if self.status == 0 {
+            return;
+        }
         self.fire(0, bus);
         self.asserted = !self.messages();
         self.drive(bus);
+    }
+
+    /// What its status register says.
+    pub(super) fn wants_service(&self) -> bool {
+        Status::from_bits_retain(self.config.u16(STATUS)).contains(Status::INTERRUPT)
     }
 
     pub(super) fn clear(&mut self, status: u32, bus: &mut dyn DmaBus) {
@@ -66,8 +76,17 @@ impl Function {
         self.drive(bus);
     }
 
+    /// Sets or clears the bus master bit.
+    pub(super) fn set_master(&mut self, on: bool) {
+        let mut command = self.config.command();
+        command.set(Command::MASTER, on);
+        self.config.write_u16(COMMAND, command.bits());
+    }
+
     /// Fires a vector of whatever messages are enabled.
     pub(super) fn fire(&mut self, vector: u32, bus: &mut dyn DmaBus) {
+        let mut gate = MasterGate::new(bus, &self.config);
+        let bus = &mut gate;
         if let Some(msi) = Msi::find(&self.config) {
             let _ = msi.fire(&mut self.config, vector, bus);
         }
@@ -180,7 +199,7 @@ impl Rig {
         Self {
             irqs: Irqs::new(),
             function,
-            process: Process { others: [50].into(), ..Process::default() },
+            process: Process { others: [0, 50].into(), ..Process::default() },
             doorbell: Doorbell::default(),
             dialect,
             line_wired: true,
@@ -271,6 +290,13 @@ impl Rig {
         pci::Device::reset(&mut self.function);
         self.function.config.write(0, config.bytes());
         self.irqs.restored(&mut self.function, &mut self.process);
+    }
+
+    /// Adds to a counter, as its owner may.
+    pub(super) fn write(&mut self, fd: i32, value: u64) {
+        *self.process.counters.get_mut(&fd).unwrap() += value;
+        self.process.wake(fd);
+        self.poll();
     }
 
     /// Reads a counter back to 0.
