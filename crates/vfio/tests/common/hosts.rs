@@ -1,5 +1,7 @@
 //! Hosts with several IOMMUs, so that groups of different kinds meet in one container.
 
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
+
 use iommu::{
     Dialect, Group, Host, InterruptController, Iommu, IovaRange, Limits, MsiPolicy, PageSizes,
     Prot, ReservedKind, ReservedRegion,

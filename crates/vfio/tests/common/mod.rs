@@ -1,6 +1,6 @@
 //! A small client: some memory for arguments, some to map, and a table of descriptors.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
 
