@@ -1,1 +1,27 @@
-fn main() {}
+//! The command: VFIO of Linux in user space.
+
+mod replay;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Linux VFIO, type1 and MSI doorbells in user space.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Carry out recorded VFIO requests and compare the answers with what kernels gave.
+    Replay(replay::Replay),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Replay(replay) => replay.run(),
+    }
+}

@@ -1,0 +1,201 @@
+//! `softvfio replay`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use iommu::Dialect;
+use trace::{Facts, Options, ReadError, Reader, Session, Step, Tally, report};
+
+/// Every answer was the recorded one.
+const ALL_MATCHED: u8 = 0;
+/// Some were not.
+const MISMATCHES: u8 = 1;
+/// An input could not be read.
+const UNREADABLE: u8 = 2;
+
+/// Options of `softvfio replay`.
+#[derive(Args)]
+#[command(after_help = "Exit status: 0 when every answer matches, 1 when one does not, 2 when an \
+                        input cannot be read (file:line:column: what was expected).\nThe formats \
+                        are described in docs/trace-format.md.")]
+pub(crate) struct Replay {
+    /// Traces or scripts; `-` is standard input. Each starts on a fresh machine.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// Take the machine from the header (first line) of this file.
+    #[arg(long, value_name = "FILE")]
+    host: Option<String>,
+    /// Answer as this kernel, whatever the header says.
+    #[arg(long, value_name = "NAME", value_parser = ["6.1", "6.12", "7.3"])]
+    dialect: Option<String>,
+    /// Descriptions of machines and devices to use before the built-in ones.
+    #[arg(long, value_name = "FILE")]
+    devices: Option<String>,
+    /// Say of each refused request why.
+    #[arg(long)]
+    explain: bool,
+    /// Write JSON Lines for programs.
+    #[arg(long, conflicts_with = "answers")]
+    json: bool,
+    /// Write the trace with our answers in place of recorded ones.
+    #[arg(long)]
+    answers: bool,
+}
+
+/// Why a replay ended early.
+enum Failure {
+    /// An input is unreadable.
+    Read(ReadError),
+    /// The output cannot be written.
+    Write(io::Error),
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl Replay {
+    /// Replays, prints, and says how it went.
+    pub(crate) fn run(self) -> ExitCode {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let status = self.replay_all(&mut out).and_then(|status| {
+            out.flush()?;
+            Ok(status)
+        });
+        ExitCode::from(match status {
+            Ok(status) => status,
+            Err(Failure::Read(error)) => {
+                eprintln!("softvfio: {error}");
+                UNREADABLE
+            }
+            // Whoever reads has seen enough.
+            Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {
+                // Nothing is left to flush to.
+                let _ = out.into_parts();
+                MISMATCHES
+            }
+            Err(Failure::Write(error)) => {
+                eprintln!("softvfio: cannot write: {error}");
+                UNREADABLE
+            }
+        })
+    }
+
+    fn replay_all(&self, out: &mut dyn Write) -> Result<u8, Failure> {
+        let options = self.options()?;
+        let mut tally = Tally::default();
+        let mut unreadable = false;
+        for file in &self.files {
+            match self.replay(file, &options, &mut tally, out) {
+                Err(Failure::Read(error)) => {
+                    out.flush()?;
+                    eprintln!("softvfio: {error}");
+                    unreadable = true;
+                }
+                other => other?,
+            }
+        }
+        if self.json {
+            writeln!(out, "{}", tally.json())?;
+        } else if !self.answers {
+            writeln!(out, "{}", tally.line())?;
+        }
+        Ok(match (unreadable, tally.mismatches()) {
+            (true, _) => UNREADABLE,
+            (_, 0) => ALL_MATCHED,
+            // With --answers nobody asked for a comparison.
+            _ if self.answers => ALL_MATCHED,
+            _ => MISMATCHES,
+        })
+    }
+
+    fn options(&self) -> Result<Options, ReadError> {
+        let mut options = Options::default();
+        if let Some(name) = &self.dialect {
+            options.dialect = Dialect::named(name);
+        }
+        if let Some(file) = &self.devices {
+            let text = std::fs::read_to_string(file).map_err(|error| cannot_open(file, &error))?;
+            options.facts = Facts::with(&text).map_err(|(line, column, expected)| ReadError {
+                file: file.clone(),
+                line: line as u64,
+                column,
+                expected,
+            })?;
+        }
+        if let Some(file) = &self.host {
+            let line = Reader::new(open(file)?, file).read_line()?;
+            let Some(line) = line else {
+                let expected = "a header on the first line, found an empty file".into();
+                return Err(ReadError { file: file.clone(), line: 1, column: 0, expected });
+            };
+            options.machine = Some(line.members);
+        }
+        Ok(options)
+    }
+
+    fn replay(
+        &self,
+        file: &str,
+        options: &Options,
+        tally: &mut Tally,
+        out: &mut dyn Write,
+    ) -> Result<(), Failure> {
+        let mut session = Session::start(Reader::new(open(file)?, file), options)?;
+        for note in session.notes() {
+            eprintln!("softvfio: {file}: {note}");
+        }
+        if self.answers {
+            session.need_known_operations();
+            writeln!(out, "{}", session.header())?;
+        }
+        while let Some(step) = session.step()? {
+            match step {
+                Step::Note(text) if self.answers => writeln!(out, "{text}")?,
+                Step::Note(_) => {}
+                Step::Request(outcome) if self.answers => {
+                    writeln!(out, "{}", trace::answered(&outcome))?;
+                    if self.explain {
+                        if let Some(why) = &outcome.why {
+                            eprintln!("{file}:{}: {why}", outcome.line);
+                        }
+                    }
+                }
+                Step::Request(outcome) => {
+                    tally.add(&outcome);
+                    if self.json {
+                        report::json_line(out, file, &outcome, self.explain)?;
+                    } else {
+                        report::text(out, file, &outcome, self.explain)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(file: &str) -> Result<Box<dyn BufRead>, ReadError> {
+    if file == "-" {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    match File::open(file) {
+        Ok(opened) => Ok(Box::new(BufReader::with_capacity(1 << 16, opened))),
+        Err(error) => Err(cannot_open(file, &error)),
+    }
+}
+
+fn cannot_open(file: &str, error: &io::Error) -> ReadError {
+    let expected = format!("a readable file: {error}");
+    ReadError { file: file.to_owned(), line: 0, column: 0, expected }
+}

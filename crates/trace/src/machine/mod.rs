@@ -1,0 +1,11 @@
+//! From a trace's header to a machine: host, devices, the shape of a process on it.
+
+mod build;
+mod facts;
+mod header;
+mod kernel;
+
+pub(crate) use build::{DeviceSpec, Machine};
+pub use facts::Facts;
+pub(crate) use header::Header;
+pub use kernel::dialect_of;

@@ -1,0 +1,50 @@
+//! The words that requests use for numbers.
+
+/// Words and what they mean.
+pub(crate) type Names = &'static [(&'static str, u32)];
+
+pub(crate) const MAP_FLAGS: Names = &[("read", 1), ("write", 2), ("vaddr", 4)];
+pub(crate) const UNMAP_FLAGS: Names = &[("get_dirty_bitmap", 1), ("all", 2), ("vaddr", 4)];
+pub(crate) const DIRTY_FLAGS: Names = &[("start", 1), ("stop", 2), ("get_bitmap", 4)];
+pub(crate) const IOMMU_TYPES: Names = &[
+    ("type1", 1),
+    ("spapr_tce", 2),
+    ("type1v2", 3),
+    ("dma_cc", 4),
+    ("eeh", 5),
+    ("type1_nesting", 6),
+    ("spapr_tce_v2", 7),
+    ("noiommu", 8),
+    ("unmap_all", 9),
+    ("update_vaddr", 10),
+];
+pub(crate) const REGIONS: Names = &[
+    ("bar0", 0),
+    ("bar1", 1),
+    ("bar2", 2),
+    ("bar3", 3),
+    ("bar4", 4),
+    ("bar5", 5),
+    ("rom", 6),
+    ("config", 7),
+    ("vga", 8),
+];
+pub(crate) const IRQS: Names = &[("intx", 0), ("msi", 1), ("msix", 2), ("err", 3), ("req", 4)];
+pub(crate) const IRQ_FLAGS: Names = &[
+    ("data_none", 1),
+    ("data_bool", 2),
+    ("data_eventfd", 4),
+    ("action_mask", 8),
+    ("action_unmask", 16),
+    ("action_trigger", 32),
+];
+
+/// The number of a word.
+pub(crate) fn number_of(names: Names, word: &str) -> Option<u32> {
+    names.iter().find(|(name, _)| *name == word).map(|&(_, number)| number)
+}
+
+/// The words, for people.
+pub(crate) fn words(names: Names) -> String {
+    names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,120 @@
+//! Answers, in the recording program's words and order.
+
+use serde_json::{Map, Value};
+use uapi::Errno;
+
+/// Why a system call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The errno.
+    pub(crate) errno: Errno,
+    /// The reason, for people.
+    pub(crate) why: String,
+}
+
+impl Failure {
+    /// A failure that VFIO has no part in.
+    pub(crate) fn new(errno: Errno, why: impl Into<String>) -> Self {
+        Self { errno, why: why.into() }
+    }
+}
+
+/// What a system call answers.
+pub(crate) type Sys<T = i64> = Result<T, Failure>;
+
+/// What is said of a request: `want`, and why it was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The members of `want`.
+    pub(crate) fields: Map<String, Value>,
+    /// The reason of a refusal, for people.
+    pub(crate) why: Option<String>,
+}
+
+impl Answer {
+    /// `ret` or `errno`.
+    pub(crate) fn of(result: &Sys) -> Self {
+        let mut fields = Map::new();
+        let mut why = None;
+        match result {
+            Ok(ret) => {
+                fields.insert("ret".into(), Value::from(*ret));
+            }
+            Err(failure) => {
+                let errno = failure.errno;
+                let value = errno.name().map_or_else(|| errno.number().into(), Value::from);
+                fields.insert("errno".into(), value);
+                why = Some(failure.why.clone());
+            }
+        }
+        Self { fields, why }
+    }
+
+    /// `ret` 0 for any success.
+    pub(crate) fn done<T>(result: Sys<T>) -> Self {
+        Self::of(&result.map(|_| 0))
+    }
+
+    /// `ret` 0.
+    pub(crate) fn ok() -> Self {
+        Self::of(&Ok(0))
+    }
+
+    /// The process was killed by a signal.
+    pub(crate) fn killed(signal: &str) -> Self {
+        let mut fields = Map::new();
+        fields.insert("killed".into(), Value::from(signal));
+        Self { fields, why: Some(format!("the process would be killed by {signal}")) }
+    }
+
+    /// One more member.
+    pub(crate) fn put(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
+        self.fields.insert(name.into(), value.into());
+        self
+    }
+
+    /// One more member, as `"0x..."`.
+    pub(crate) fn put_hex(&mut self, name: &str, value: impl Into<u64>) -> &mut Self {
+        self.put(name, hex(value))
+    }
+
+    /// One more member, bytes as digits.
+    pub(crate) fn put_bytes(&mut self, name: &str, bytes: &[u8]) -> &mut Self {
+        self.put(name, digits(bytes))
+    }
+}
+
+/// `"0x..."`.
+pub(crate) fn hex(value: impl Into<u64>) -> Value {
+    Value::from(format!("{:#x}", value.into()))
+}
+
+/// Bytes as digits.
+pub(crate) fn digits(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_as_recorded() {
+        let mut a = Answer::of(&Ok(2));
+        a.put_hex("size", 0x1000_u32).put_bytes("data", &[0, 0xa5]);
+        assert_eq!(
+            Value::Object(a.fields).to_string(),
+            r#"{"ret":2,"size":"0x1000","data":"00a5"}"#
+        );
+        let of = |n| Answer::of(&Err(Failure::new(Errno::new(n), "no")));
+        assert_eq!(Value::Object(of(22).fields).to_string(), r#"{"errno":"EINVAL"}"#);
+        assert_eq!(Value::Object(of(524).fields).to_string(), r#"{"errno":524}"#);
+        assert_eq!(of(22).why.as_deref(), Some("no"));
+    }
+}

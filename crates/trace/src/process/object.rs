@@ -1,0 +1,135 @@
+//! What a piece of memory holds: bytes by page, sparse, and which pages a fault has given it.
+//!
+//! An object outlives the mapping that made it: whoever pinned a part of it holds it too.
+
+use std::collections::BTreeMap;
+
+use super::runs::Runs;
+use super::touch::Touched;
+
+/// Memory that mappings and pins refer to.
+#[derive(Debug)]
+pub(crate) struct Object {
+    page: u64,
+    /// Bytes that exist: a file's size, or everything.
+    size: u64,
+    /// Whole pages that hold one byte throughout; 0 where nothing was said.
+    fill: Runs<u8>,
+    /// Pages with contents of their own, by index.
+    pages: BTreeMap<u64, Box<[u8]>>,
+    /// Which pages have been touched, on kernels where that shows.
+    pub(crate) touched: Option<Touched>,
+}
+
+impl Object {
+    /// Anonymous memory of pages of `page` bytes.
+    pub(crate) fn anonymous(page: u64, touched: Option<Touched>) -> Self {
+        Self { page, size: u64::MAX, fill: Runs::default(), pages: BTreeMap::new(), touched }
+    }
+
+    /// A file in memory, `size` bytes long.
+    pub(crate) fn file(page: u64, size: u64) -> Self {
+        Self { size, ..Self::anonymous(page, None) }
+    }
+
+    /// Whether the page that holds `offset` exists: the last page of a file exists as a whole.
+    pub(crate) fn exists(&self, offset: u64) -> bool {
+        offset / self.page < self.size.div_ceil(self.page)
+    }
+
+    /// Bytes of existing pages from `offset` on, at most 2^63.
+    pub(crate) fn pages_from(&self, offset: u64) -> u64 {
+        let end = self.size.div_ceil(self.page).saturating_mul(self.page).min(1 << 63);
+        end.saturating_sub(offset)
+    }
+
+    /// Copies from `offset`.
+    pub(crate) fn read(&self, mut offset: u64, mut data: &mut [u8]) {
+        while !data.is_empty() {
+            let (index, inside) = (offset / self.page, (offset % self.page) as usize);
+            let n = data.len().min(self.page as usize - inside);
+            let (now, rest) = data.split_at_mut(n);
+            match self.pages.get(&index) {
+                Some(bytes) => now.copy_from_slice(&bytes[inside..inside + n]),
+                None => now.fill(self.fill.get(index).unwrap_or(0)),
+            }
+            data = rest;
+            offset = offset.wrapping_add(n as u64);
+        }
+    }
+
+    /// Copies to `offset`.
+    pub(crate) fn write(&mut self, mut offset: u64, mut data: &[u8]) {
+        while !data.is_empty() {
+            let (index, inside) = (offset / self.page, (offset % self.page) as usize);
+            let n = data.len().min(self.page as usize - inside);
+            let (now, rest) = data.split_at(n);
+            self.page_mut(index)[inside..inside + n].copy_from_slice(now);
+            data = rest;
+            offset = offset.wrapping_add(n as u64);
+        }
+    }
+
+    /// Sets `size` bytes from `offset`; whole pages cost nothing each.
+    pub(crate) fn fill(&mut self, offset: u64, size: u64, byte: u8) {
+        let end = offset.saturating_add(size);
+        let (first, last) = (offset.div_ceil(self.page), end / self.page);
+        if first >= last {
+            self.fill_parts(offset, end, byte);
+            return;
+        }
+        self.fill_parts(offset, first * self.page, byte);
+        self.fill.set(first, last, byte);
+        let mut inside = self.pages.split_off(&first);
+        let mut above = inside.split_off(&last);
+        self.pages.append(&mut above);
+        self.fill_parts(last * self.page, end, byte);
+    }
+
+    /// Sets bytes of pages that are not set as a whole: at most two pages.
+    fn fill_parts(&mut self, mut offset: u64, end: u64, byte: u8) {
+        while offset < end {
+            let inside = offset % self.page;
+            let n = (end - offset).min(self.page - inside);
+            let index = offset / self.page;
+            self.page_mut(index)[inside as usize..(inside + n) as usize].fill(byte);
+            offset += n;
+        }
+    }
+
+    fn page_mut(&mut self, index: u64) -> &mut [u8] {
+        let byte = self.fill.get(index).unwrap_or(0);
+        let page = self.page as usize;
+        self.pages.entry(index).or_insert_with(|| vec![byte; page].into_boxed_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_fills_and_pages() {
+        let mut o = Object::anonymous(4096, None);
+        o.fill(100, 1 << 40, 7);
+        o.write(8190, &[1, 2, 3, 4]);
+        let mut b = [0; 6];
+        o.read(8189, &mut b);
+        assert_eq!(b, [7, 1, 2, 3, 4, 7]);
+        o.read(97, &mut b);
+        assert_eq!(b, [0, 0, 0, 7, 7, 7]);
+        o.fill(4096, 1 << 20, 0);
+        o.read(8189, &mut b);
+        assert_eq!(b, [0; 6]);
+        o.read((1 << 40) + 98, &mut b);
+        assert_eq!(b, [7, 7, 0, 0, 0, 0]);
+        assert!(o.pages.len() < 4);
+    }
+
+    #[test]
+    fn a_file_ends_with_its_last_page() {
+        let o = Object::file(4096, 4097);
+        assert!(o.exists(8191) && !o.exists(8192));
+        assert!(!Object::file(4096, 0).exists(0));
+    }
+}

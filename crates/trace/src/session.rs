@@ -1,0 +1,256 @@
+//! A trace being replayed: one world, one request after the other.
+
+use std::io::BufRead;
+
+use iommu::Dialect;
+use serde_json::{Map, Value};
+
+use crate::compare::{Difference, compare};
+use crate::deviation::{self, Deviation};
+use crate::machine::{Facts, Header, Machine};
+use crate::ops::{self, Answer, Stop};
+use crate::reader::{Line, ReadError, Reader};
+use crate::request::Request;
+use crate::span;
+use crate::world::World;
+
+/// How to replay.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Answer as this kernel, whatever the header says.
+    pub dialect: Option<&'static Dialect>,
+    /// What no header carries.
+    pub facts: Facts,
+    /// A header whose machine takes the place of the trace's own.
+    pub machine: Option<Map<String, Value>>,
+}
+
+/// Members of a header that describe the machine, in the order that recordings have them after the
+/// script's own.
+const MACHINE: [&str; 7] =
+    ["format", "kernel", "machine", "page_size", "module_params", "host", "devices"];
+
+/// How a recorded answer compares.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Nothing was recorded.
+    Unasked,
+    /// The same.
+    Matched,
+    /// Different, and every difference is on the list.
+    Deviates(&'static Deviation),
+    /// Different. Empty when there is no such operation.
+    Mismatched(Vec<Difference>),
+}
+
+/// A request and its answer.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The line in the file, from 1.
+    pub line: u64,
+    /// Which request of the file this is, from 1.
+    pub request: u64,
+    /// The line's text.
+    pub text: String,
+    /// The request, without `want`.
+    pub asked: Map<String, Value>,
+    /// What was recorded.
+    pub want: Option<Value>,
+    /// What we answer.
+    pub got: Map<String, Value>,
+    /// Why we refuse, for people.
+    pub why: Option<String>,
+    /// How the two compare.
+    pub verdict: Verdict,
+}
+
+/// A line of a trace.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Nothing to carry out: the text.
+    Note(String),
+    /// A request.
+    Request(Box<Outcome>),
+}
+
+/// A trace being replayed.
+pub struct Session<R> {
+    reader: Reader<R>,
+    world: World,
+    dialect: Dialect,
+    header: String,
+    notes: Vec<String>,
+    requests: u64,
+    needs_known: bool,
+}
+
+impl<R: BufRead> Session<R> {
+    /// Reads the header and builds its machine.
+    ///
+    /// # Errors
+    /// [`ReadError`] when there is no header or it cannot be used.
+    pub fn start(mut reader: Reader<R>, options: &Options) -> Result<Self, ReadError> {
+        let file = reader.file().to_owned();
+        let Some(line) = reader.read_line()? else {
+            let expected = "a header on the first line, found an empty file".into();
+            return Err(ReadError { file, line: 1, column: 0, expected });
+        };
+        if line.members.contains_key("op") {
+            let column = span::column(&line.text, "op");
+            let expected = "a header before the first request".into();
+            return Err(ReadError { file, line: line.number, column, expected });
+        }
+        let (members, header) = match &options.machine {
+            Some(machine) => on_machine(&line, machine, &file),
+            None => (line.members.clone(), line.text.clone()),
+        };
+        let built = Header::read(&members)
+            .and_then(|header| Machine::build(&header, &options.facts, options.dialect));
+        let machine = built.map_err(|bad| {
+            let own = line.members.contains_key(&bad.member);
+            let column = if own { span::column(&line.text, &bad.member) } else { 1 };
+            ReadError { file: file.clone(), line: line.number, column, expected: bad.expected }
+        })?;
+        Ok(Self {
+            world: World::new(&machine),
+            dialect: machine.host.dialect.clone(),
+            notes: machine.notes,
+            reader,
+            header,
+            requests: 0,
+            needs_known: false,
+        })
+    }
+
+    /// The header's line, as a recording on the machine would have it.
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// What the user should know of how the header was taken.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The dialect that answers.
+    pub fn dialect(&self) -> &Dialect {
+        &self.dialect
+    }
+
+    /// The file's name.
+    pub fn file(&self) -> &str {
+        self.reader.file()
+    }
+
+    /// Takes an operation that there is not for an unreadable line, and not for a mismatch.
+    pub fn need_known_operations(&mut self) {
+        self.needs_known = true;
+    }
+
+    /// Carries out the next line; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ReadError`] for a line that cannot be read, or a member that cannot be used.
+    pub fn step(&mut self) -> Result<Option<Step>, ReadError> {
+        let Some(mut line) = self.reader.read_line()? else { return Ok(None) };
+        if !line.members.get("op").is_some_and(|op| !op.is_array()) {
+            return Ok(Some(Step::Note(line.text)));
+        }
+        self.requests += 1;
+        let want = line.members.shift_remove("want");
+        let (answer, known) = match ops::run(&mut self.world, Request(&line.members)) {
+            Ok(answer) => (answer, true),
+            Err(Stop::Killed(signal)) => (Answer::killed(signal), true),
+            Err(Stop::Unknown(name)) if !self.needs_known => {
+                let why = Some(format!("there is no operation {name:?}"));
+                (Answer { fields: Map::new(), why }, false)
+            }
+            Err(Stop::Unknown(name)) => {
+                return Err(self.error(&line, "op", format!("a known operation, found {name:?}")));
+            }
+            Err(Stop::Bad(bad)) => return Err(self.error(&line, &bad.member, bad.expected)),
+        };
+        let verdict = self.judge(&line.members, want.as_ref(), &answer, known);
+        Ok(Some(Step::Request(Box::new(Outcome {
+            line: line.number,
+            request: self.requests,
+            text: line.text,
+            asked: line.members,
+            want,
+            got: answer.fields,
+            why: answer.why,
+            verdict,
+        }))))
+    }
+
+    fn judge(
+        &self,
+        asked: &Map<String, Value>,
+        want: Option<&Value>,
+        answer: &Answer,
+        known: bool,
+    ) -> Verdict {
+        let differences = match want {
+            None => return Verdict::Unasked,
+            Some(_) if !known => return Verdict::Mismatched(Vec::new()),
+            Some(Value::Object(want)) => compare(want, &answer.fields),
+            Some(other) => vec![Difference {
+                field: "want".into(),
+                want: Some(other.clone()),
+                got: Some(Value::Object(answer.fields.clone())),
+            }],
+        };
+        let Some(first) = differences.first() else { return Verdict::Matched };
+        let row = deviation::find(&self.dialect, asked, first);
+        match row {
+            Some(row)
+                if differences
+                    .iter()
+                    .all(|d| deviation::find(&self.dialect, asked, d).is_some()) =>
+            {
+                Verdict::Deviates(row)
+            }
+            _ => Verdict::Mismatched(differences),
+        }
+    }
+
+    fn error(&self, line: &Line, member: &str, expected: String) -> ReadError {
+        let column = span::column(&line.text, member);
+        ReadError { file: self.file().to_owned(), line: line.number, column, expected }
+    }
+}
+
+/// A header's members with the machine of another, and its text as a recording has it.
+fn on_machine(
+    line: &Line,
+    machine: &Map<String, Value>,
+    file: &str,
+) -> (Map<String, Value>, String) {
+    let mut members = Map::new();
+    let stem = file.rsplit('/').next().unwrap_or(file);
+    members.insert("trace".into(), stem.strip_suffix(".jsonl").unwrap_or(stem).into());
+    for name in ["platform", "qemu"] {
+        if let Some(value) = machine.get(name) {
+            members.insert(name.into(), value.clone());
+        }
+    }
+    let of_machine = |name: &str| MACHINE.contains(&name) || ["platform", "qemu"].contains(&name);
+    for (name, value) in &line.members {
+        if !of_machine(name) {
+            members.insert(name.clone(), value.clone());
+        }
+    }
+    for name in MACHINE {
+        if let Some(value) = machine.get(name) {
+            members.insert(name.into(), value.clone());
+        }
+    }
+    let text = Value::Object(members.clone()).to_string();
+    (members, text)
+}
+
+/// An outcome's line with our answer as `want`.
+#[must_use]
+pub fn answered(outcome: &Outcome) -> String {
+    span::with_want(&outcome.text, &Value::Object(outcome.got.clone()).to_string())
+}

@@ -1,0 +1,279 @@
+//! System calls of the process, carried to VFIO: descriptors become objects, refusals errnos.
+
+use devices::{Constant, Edu, Shape};
+use pci::{Bdf, ConfigSize, ConfigSpace};
+use uapi::Errno;
+use vfio::device::PciFunction;
+use vfio::{ContainerTable, Ctx, DeviceId, Driver, GroupId, ModelTable, Refusal};
+
+use super::{DRIVERS, World};
+use crate::machine::DeviceSpec;
+use crate::ops::{Failure, Stop, Sys};
+use crate::process::{Access, File, Process};
+
+/// Vendor and device of `edu`, as configuration space has them.
+const EDU: [u8; 4] = [0x34, 0x12, 0xe8, 0x11];
+
+/// In place of an address that is none; the header was read with its addresses checked.
+const NOWHERE: Bdf = match Bdf::new(0, 0, 0, 0) {
+    Some(bdf) => bdf,
+    None => panic!("0000:00:00.0 is an address"),
+};
+
+/// How often a device may ask to go on before it has to wait for the next request.
+const MAX_ROUNDS: u32 = 1000;
+
+/// What the kernel knows of a device.
+pub(super) fn function(device: &DeviceSpec) -> PciFunction {
+    let bdf = device.bdf.parse().unwrap_or(NOWHERE);
+    PciFunction::new(bdf, GroupId(device.group), device.bars)
+        .with_reset_methods(device.reset_method.as_deref().unwrap_or_default())
+}
+
+/// The device itself.
+pub(super) fn model(device: &DeviceSpec) -> Box<dyn pci::Device> {
+    let size = device.config_size;
+    if device.config.starts_with(&EDU) {
+        let size = ConfigSize::of(size);
+        return Box::new(Edu::with_config(ConfigSpace::from_bytes(
+            &device.config,
+            size,
+            &device.bars,
+        )));
+    }
+    let constant = |(bar, offset, bytes): &(u8, u64, Vec<u8>)| Constant {
+        bar: *bar,
+        offset: *offset,
+        bytes: bytes.clone(),
+    };
+    let constants = device.constants.iter().map(constant).collect();
+    Box::new(Shape::new(&device.config, size, &device.bars, device.rom.clone(), constants))
+}
+
+/// The places a request may need.
+fn ctx<'a>(
+    process: &'a mut Process,
+    containers: &'a mut ContainerTable,
+    models: &'a mut ModelTable,
+) -> Ctx<'a> {
+    Ctx { caller: process, containers, models }
+}
+
+impl World {
+    fn refused(&self, refusal: &Refusal) -> Failure {
+        Failure::new(refusal.errno(&self.system.shared().host.dialect), refusal.to_string())
+    }
+
+    /// Opens `/dev/vfio/vfio`.
+    pub(crate) fn open_container(&mut self) -> Sys<i32> {
+        self.has_room()?;
+        let id = self.containers.open();
+        self.process.open(File::Container(id)).map_err(full)
+    }
+
+    /// Opens `/dev/vfio/N`.
+    pub(crate) fn open_group(&mut self, group: u32) -> Sys<i32> {
+        self.has_room()?;
+        let id = GroupId(group);
+        if let Err(refusal) = self.system.open_group(id) {
+            return Err(self.refused(&refusal));
+        }
+        self.process.open(File::Group(id)).map_err(full)
+    }
+
+    fn has_room(&self) -> Sys<()> {
+        if self.process.has_fd_room() { Ok(()) } else { Err(full(Errno::EMFILE)) }
+    }
+
+    /// `close`.
+    pub(crate) fn close(&mut self, fd: i32) -> Sys<()> {
+        self.process.close(fd).map_err(|errno| closed(errno, fd))?;
+        self.close_released();
+        Ok(())
+    }
+
+    /// Closes what a slot held, if anything.
+    pub(crate) fn close_old(&mut self, fd: i32) {
+        if fd >= 0 {
+            let _ = self.close(fd);
+        }
+    }
+
+    /// Tells VFIO of files whose last reference has gone.
+    pub(crate) fn close_released(&mut self) {
+        for file in self.process.take_released() {
+            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+            match file {
+                File::Container(id) => self.containers.close(id),
+                File::Group(id) => self.system.close_group(id, &mut ctx),
+                File::Device(id) => self.system.close_device(id, &mut ctx),
+                File::Event(_) | File::Other => {}
+            }
+            self.containers.drop_dead();
+        }
+    }
+
+    /// A request on a descriptor.
+    pub(crate) fn ioctl(&mut self, fd: i32, request: u32, arg: u64) -> Sys {
+        let file = self.process.file(fd).ok_or_else(|| closed(Errno::EBADF, fd))?;
+        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+        let answer = match file {
+            File::Container(id) => self.system.container_ioctl(id, &mut ctx, request, arg),
+            File::Group(id) => self.system.group_ioctl(id, &mut ctx, request, arg),
+            File::Device(id) => self.system.device_ioctl(id, &mut ctx, request, arg),
+            File::Event(_) | File::Other => {
+                return Err(Failure::new(Errno::ENOTTY, "the descriptor is none of VFIO's"));
+            }
+        };
+        answer.map_err(|refusal| self.refused(&refusal))
+    }
+
+    /// The device behind a descriptor that is to be read or written at a position.
+    fn device_at(&self, fd: i32, at: u64) -> Sys<DeviceId> {
+        match self.process.file(fd) {
+            None => Err(closed(Errno::EBADF, fd)),
+            Some(_) if i64::try_from(at).is_err() => {
+                Err(Failure::new(Errno::EINVAL, "the position is negative"))
+            }
+            Some(File::Device(id)) => Ok(id),
+            Some(_) => Err(Failure::new(Errno::EINVAL, "the descriptor is no device")),
+        }
+    }
+
+    /// `pread`.
+    pub(crate) fn pread(&mut self, fd: i32, at: u64, data: &mut [u8]) -> Sys {
+        let id = self.device_at(fd, at)?;
+        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+        let answer = self.system.device_read(id, &mut ctx, at, data);
+        answer.map(count).map_err(|refusal| self.refused(&refusal))
+    }
+
+    /// `pwrite`.
+    pub(crate) fn pwrite(&mut self, fd: i32, at: u64, data: &[u8]) -> Sys {
+        let id = self.device_at(fd, at)?;
+        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+        let answer = self.system.device_write(id, &mut ctx, at, data);
+        answer.map(count).map_err(|refusal| self.refused(&refusal))
+    }
+
+    /// The process reads or writes a device's registers through a mapping.
+    pub(crate) fn touch_region(
+        &mut self,
+        id: DeviceId,
+        position: u64,
+        data: &mut [u8],
+        write: bool,
+    ) -> Result<(), Stop> {
+        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+        let answer = if write {
+            self.system.device_write(id, &mut ctx, position, data)
+        } else {
+            self.system.device_read(id, &mut ctx, position, data)
+        };
+        answer.map(|_| ()).map_err(|_| Stop::Killed("SIGBUS"))
+    }
+
+    /// `mmap(MAP_SHARED | MAP_FIXED)` of a device's descriptor.
+    pub(crate) fn mmap_region(
+        &mut self,
+        at: u64,
+        size: u64,
+        access: Access,
+        fd: i32,
+        offset: u64,
+    ) -> Sys<()> {
+        let page = self.process.page();
+        let refuse = |errno, why| Err(Failure::new(errno, why));
+        if offset % page != 0 {
+            return refuse(Errno::EINVAL, "the offset is no multiple of a page");
+        }
+        if self.process.file(fd).is_none() {
+            return Err(closed(Errno::EBADF, fd));
+        }
+        if size == 0 {
+            return refuse(Errno::EINVAL, "size is 0");
+        }
+        if offset.checked_add(size).is_none_or(|end| i64::try_from(end).is_err()) {
+            return refuse(Errno::EOVERFLOW, "the range goes beyond 2^63");
+        }
+        let id = self.device_at(fd, offset)?;
+        let size = size.next_multiple_of(page);
+        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+        if let Err(refusal) = self.system.device_mmap(id, &mut ctx, offset, size, true) {
+            return Err(self.refused(&refusal));
+        }
+        self.regions_mapped = true;
+        let mapped = self.process.map_region(at, size, access, fd, offset);
+        mapped.map_err(|errno| Failure::new(errno, "there is no room at that address"))
+    }
+
+    /// Lets the process know which devices decode memory: pins of their BARs depend on it.
+    pub(crate) fn note_decoding(&mut self) {
+        if !self.regions_mapped {
+            return;
+        }
+        for id in (0..).map(DeviceId).take(self.devices.len()) {
+            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+            let on = self.system.device_decodes_memory(id, &mut ctx);
+            self.process.set_decoding(id, on);
+        }
+    }
+
+    /// Lets every device finish what it does on its own.
+    pub(crate) fn run_devices(&mut self) {
+        for id in (0..).map(DeviceId).take(self.devices.len()) {
+            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+            let mut rounds = 0;
+            while self.system.device_run(id, &mut ctx) && rounds < MAX_ROUNDS {
+                rounds += 1;
+            }
+        }
+    }
+
+    /// Writes a device's address to the PCI bus' `drivers_probe` after naming a driver for it.
+    pub(crate) fn bind(&mut self, device: usize, driver: &str) -> Sys<()> {
+        self.needs_root()?;
+        // A driver that the machine does not have binds nothing, which is no error.
+        if driver != "vfio-pci" && !DRIVERS.contains(&driver) {
+            return Ok(());
+        }
+        let id = device_id(device);
+        let bound = self.system.bind(id, Driver::named(driver));
+        bound.map_err(|refusal| self.refused(&refusal))
+    }
+
+    /// Writes a device's address to its driver's `unbind`.
+    pub(crate) fn unbind(&mut self, device: usize) -> Sys<()> {
+        self.needs_root()?;
+        let id = device_id(device);
+        if self.system.device(id).is_none_or(|d| *d.driver() == Driver::None) {
+            return Err(Failure::new(Errno::ENOENT, "the device has no driver"));
+        }
+        self.system.unbind(id);
+        Ok(())
+    }
+
+    fn needs_root(&self) -> Sys<()> {
+        if self.process.is_root() {
+            return Ok(());
+        }
+        Err(Failure::new(Errno::EACCES, "only root may write to sysfs"))
+    }
+}
+
+/// How many bytes a transfer moved.
+fn count(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn device_id(place: usize) -> DeviceId {
+    DeviceId(u32::try_from(place).unwrap_or(u32::MAX))
+}
+
+fn closed(errno: Errno, fd: i32) -> Failure {
+    Failure::new(errno, format!("descriptor {fd} is not open"))
+}
+
+fn full(errno: Errno) -> Failure {
+    Failure::new(errno, "too many open files")
+}

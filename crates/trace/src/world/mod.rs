@@ -1,0 +1,126 @@
+//! A machine, the kernel on it, and the process that issues requests: all that a script acts on.
+
+mod kernel;
+mod params;
+
+use vfio::{ContainerTable, DeviceId, Driver, ModelTable, System};
+
+use crate::machine::{DeviceSpec, Machine};
+use crate::process::Process;
+
+/// A device by its names.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedDevice {
+    /// What requests call it.
+    pub(crate) name: String,
+    /// Its address.
+    pub(crate) bdf: String,
+    /// Its group.
+    pub(crate) group: u32,
+}
+
+/// Numbered descriptors; -1 where none is open.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// Containers.
+    pub(crate) c: [i32; 8],
+    /// Groups.
+    pub(crate) g: [i32; 8],
+    /// Devices.
+    pub(crate) d: [i32; 8],
+    /// Eventfds.
+    pub(crate) e: [i32; 64],
+}
+
+/// Memories that a script may name.
+const MAX_MEMORIES: usize = 31;
+
+/// Drivers that the recorded machines have, besides vfio-pci.
+const DRIVERS: [&str; 3] = ["pci-stub", "e1000", "e1000e"];
+
+/// What a script acts on.
+pub(crate) struct World {
+    system: System,
+    containers: ContainerTable,
+    models: ModelTable,
+    /// The process.
+    pub(crate) process: Process,
+    /// The devices; their places are their [`DeviceId`]s.
+    pub(crate) devices: Vec<NamedDevice>,
+    /// Numbered descriptors.
+    pub(crate) slots: Slots,
+    /// Names of memories and where they start.
+    memories: Vec<(String, u64)>,
+    disable_hugepages: bool,
+    /// A mapping of device memory was made: pins need to know which devices decode.
+    regions_mapped: bool,
+}
+
+impl World {
+    /// A machine as it was before the script ran, and a new process.
+    pub(crate) fn new(machine: &Machine) -> Self {
+        let functions = machine.devices.iter().map(kernel::function).collect();
+        let mut system = System::new(machine.host.clone(), functions);
+        for (id, device) in (0..).map(DeviceId).zip(&machine.devices) {
+            if device.driver != "vfio-pci" {
+                system.unbind(id);
+                let _ = system.bind(id, Driver::named(&device.driver));
+            }
+        }
+        let named = |d: &DeviceSpec| NamedDevice {
+            name: d.name.clone(),
+            bdf: d.bdf.clone(),
+            group: d.group,
+        };
+        Self {
+            models: ModelTable(machine.devices.iter().map(kernel::model).collect()),
+            process: Process::new(machine.layout.clone(), &machine.host.dialect),
+            devices: machine.devices.iter().map(named).collect(),
+            containers: ContainerTable::default(),
+            slots: Slots { c: [-1; 8], g: [-1; 8], d: [-1; 8], e: [-1; 64] },
+            memories: Vec::new(),
+            disable_hugepages: machine.disable_hugepages,
+            regions_mapped: false,
+            system,
+        }
+    }
+
+    /// The place of the device that requests call `name`.
+    pub(crate) fn find_device(&self, name: &str) -> Option<usize> {
+        self.devices.iter().position(|d| d.name == name)
+    }
+
+    /// The devices' names, for people.
+    pub(crate) fn device_names(&self) -> String {
+        self.devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Where the memory of that name starts.
+    pub(crate) fn memory(&self, name: &str) -> Option<u64> {
+        self.memories.iter().find(|(n, _)| n == name).map(|&(_, at)| at)
+    }
+
+    /// Makes a name known; `false` when there are too many.
+    pub(crate) fn add_memory(&mut self, name: &str) -> bool {
+        if self.memory(name).is_none() {
+            if self.memories.len() >= MAX_MEMORIES {
+                return false;
+            }
+            self.memories.push((name.to_owned(), 0));
+        }
+        true
+    }
+
+    /// Says where the memory of that name starts now.
+    pub(crate) fn set_memory(&mut self, name: &str, at: u64) {
+        if let Some(memory) = self.memories.iter_mut().find(|(n, _)| n == name) {
+            memory.1 = at;
+        }
+    }
+
+    /// Bytes the process has locked (`VmLck`).
+    pub(crate) fn locked_bytes(&self) -> u64 {
+        let pages = self.system.shared().locked.pages(crate::process::MM);
+        pages.saturating_mul(self.process.page())
+    }
+}
