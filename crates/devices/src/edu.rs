@@ -248,8 +248,20 @@ impl Device for Edu {
         }
     }
 
+    fn config_written(&mut self, bus: &mut dyn DmaBus) {
+        // A function that has messages lets go of its line, and does not come back to it by itself.
+        let status = Status::from_bits_retain(self.config.u16(regs::STATUS));
+        let message = Msi::find(&self.config).is_some_and(|msi| msi.enabled(&self.config));
+        if message && status.contains(Status::INTERRUPT) {
+            self.set_line(false, bus);
+        }
+    }
+
     fn reset(&mut self) {
         self.config.reset();
+        let mut status = Status::from_bits_retain(self.config.u16(regs::STATUS));
+        status.remove(Status::INTERRUPT);
+        self.config.set_u16(regs::STATUS, status.bits());
     }
 }
 
@@ -354,6 +366,19 @@ mod tests {
         m.memory.fill(1);
         dma(&mut edu, 0x4_0000, 0x1000, 16, 3, &mut m);
         assert_eq!(m.memory[..17], *b"\xa5\xa5\xa5\xa5\xa5\xa5\xa5\xa5\0\0\0\0\0\0\0\0\x01");
+    }
+
+    #[test]
+    fn messages_take_the_place_of_the_line() {
+        let (mut edu, mut m) = (Edu::new(), Machine::new());
+        edu.bar_write(0, 0x60, &[1, 0, 0, 0], &mut m);
+        assert_eq!((m.line, edu.config().u16(regs::STATUS)), (true, 0x18));
+        let msi = Msi::find(edu.config()).unwrap();
+        msi.program(edu.config_mut(), 0xfee0_0000, 0, 0);
+        edu.config_written(&mut m);
+        msi.disable(edu.config_mut());
+        edu.config_written(&mut m);
+        assert_eq!((m.line, edu.config().u16(regs::STATUS)), (false, 0x10));
     }
 
     #[test]

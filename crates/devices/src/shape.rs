@@ -26,6 +26,7 @@ pub struct Shape {
     msix: Option<MsixTable>,
     rom: Vec<u8>,
     constants: Vec<Constant>,
+    unclaimed: u8,
 }
 
 impl Shape {
@@ -43,7 +44,15 @@ impl Shape {
         let size = pci::ConfigSize::of(config_size);
         let config = ConfigSpace::from_bytes(config, size, bars);
         let msix = MsixTable::find(&config);
-        Self { config, msix, rom, constants }
+        Self { config, msix, rom, constants, unclaimed: 0 }
+    }
+
+    /// With what is read, in each byte, behind the MSI-X table in its BAR, where the function
+    /// claims nothing: 0 on a PC, ones behind a host bridge that answers for it.
+    #[must_use]
+    pub const fn with_unclaimed(mut self, byte: u8) -> Self {
+        self.unclaimed = byte;
+        self
     }
 }
 
@@ -57,7 +66,10 @@ impl Device for Shape {
     }
 
     fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8], _bus: &mut dyn DmaBus) {
-        data.fill(0);
+        let behind = self.msix.as_ref().filter(|msix| msix.bar() == bar).map(|m| m.range().end);
+        for (at, byte) in (offset..).zip(data.iter_mut()) {
+            *byte = if behind.is_some_and(|end| at >= end) { self.unclaimed } else { 0 };
+        }
         for constant in self.constants.iter().filter(|c| c.bar == bar) {
             for (i, byte) in (0_u64..).zip(data.iter_mut()) {
                 let at = offset.saturating_add(i).checked_sub(constant.offset);

@@ -17,6 +17,10 @@ pub(crate) fn apply(config: &mut ConfigSpace, bars: &[Option<Bar>; 7]) {
     config.set_writable(0, &[0; regs::HEADER_END as usize]);
     config.set_writable(regs::HEADER_END, &vec![0xff; gaps]);
     header(config, bars);
+    if gaps > usize::from(regs::EXTENDED) {
+        // The place of the first extended capability, also when there is none.
+        config.set_writable(regs::EXTENDED, &[0; 4]);
+    }
     let found: Vec<Capability> =
         config.capabilities().chain(config.extended_capabilities()).collect();
     for capability in found {
@@ -95,8 +99,15 @@ fn standard(config: &mut ConfigSpace, capability: Capability) {
         cap::EXPRESS => {
             let resets = config.u32(at(express::DEVCAP)) & express::DEVCAP_FLR != 0;
             let flr = if resets { express::FLR } else { 0 };
-            config.set_writable(at(express::DEVCTL), &(0x000f | flr).to_le_bytes());
-            config.set_write_1_to_clear(at(express::DEVSTA), &[0x0f, 0]);
+            // Version 1 comes without the four kinds of error reporting.
+            let version_1 = config.u16(at(express::FLAGS)) & 0xf == 1;
+            let errors = if version_1 { 0 } else { 0x000f };
+            config.set_writable(at(express::DEVCTL), &(errors | flr).to_le_bytes());
+            config.set_write_1_to_clear(at(express::DEVSTA), &[errors as u8, 0]);
+            if !version_1 {
+                // Blocking of end-to-end prefixes.
+                config.set_writable(at(express::DEVCTL2), &0x8000_u16.to_le_bytes());
+            }
         }
         cap::VPD => config.set_writable(at(2), &[0xff; 6]),
         _ => {}
@@ -105,7 +116,7 @@ fn standard(config: &mut ConfigSpace, capability: Capability) {
 
 /// Advanced error reporting: the errors an endpoint can have (PCIe 3.0, 7.10).
 fn aer(config: &mut ConfigSpace, offset: u16) {
-    const UNCORRECTABLE: u32 = 0x007f_f030;
+    const UNCORRECTABLE: u32 = 0x03ff_f030;
     const CORRECTABLE: u32 = 0x0000_f1c1;
     let at = |register: u16| offset.saturating_add(register);
     config.set_write_1_to_clear(at(4), &UNCORRECTABLE.to_le_bytes());

@@ -1,6 +1,7 @@
 //! `VFIO_DEVICE_FEATURE`: probing, and low power.
 
 use uapi::feature::{Feature, FeatureFlags, FeatureHeader};
+use uapi::region::RegionIndex;
 
 use super::info::at_least;
 use super::{Device, DeviceEnv, DeviceRefusal};
@@ -77,8 +78,7 @@ impl Device {
                 if !check(&header, FeatureFlags::GET, DMA_BUF_DATA)? {
                     return Ok(0);
                 }
-                user::read::<[u8; 24]>(env.caller, arg, 24)?;
-                Err(DeviceRefusal::NoDmaBuf)
+                dma_buf(env.caller, arg)
             }
             // For migration only; refused before anything else is looked at.
             Feature::MigPrecopyInfoV2 if newest => {
@@ -119,6 +119,18 @@ impl Device {
         *low_power = wanted;
         Ok(0)
     }
+}
+
+/// Parts of a BAR as a dma-buf: checked, and then not to be had.
+fn dma_buf(caller: &mut dyn Caller, arg: u64) -> Result<i64, DeviceRefusal> {
+    let [_, _, region, _, flags, ranges]: [u32; 6] = user::read_all(caller, arg)?;
+    if ranges == 0 || flags != 0 {
+        return Err(DeviceRefusal::BadFlags(flags));
+    }
+    if region >= RegionIndex::Rom.number() {
+        return Err(DeviceRefusal::NoBar(region));
+    }
+    Err(DeviceRefusal::NoDmaBuf)
 }
 
 /// Checks a request for a feature that takes `supported` and `data` bytes: whether to do it

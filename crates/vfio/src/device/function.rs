@@ -55,6 +55,9 @@ pub struct PciFunction {
     pub reset_methods: Vec<ResetMethod>,
     /// Whether its bus is a root bus, which nothing can reset.
     pub on_root_bus: bool,
+    /// Whether the link to its bus comes back after a reset of that bus. Where it does not, a hot
+    /// reset takes place and still fails.
+    pub link_comes_back: bool,
     /// Whether its INTx line leads to an interrupt controller.
     pub line_wired: bool,
 }
@@ -70,6 +73,7 @@ impl PciFunction {
             bars,
             reset_methods: Vec::new(),
             on_root_bus: bdf.bus() == 0,
+            link_comes_back: true,
             line_wired: true,
         }
     }

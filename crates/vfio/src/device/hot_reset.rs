@@ -100,6 +100,7 @@ impl System {
                 return Err(DeviceRefusal::NotOwned(function.name.clone()));
             }
         }
+        let link_comes_back = self.device(id).is_some_and(|d| d.function().link_comes_back);
         for id in devices {
             self.on_device(id, ctx, |device, env| {
                 if device.is_open() {
@@ -108,7 +109,7 @@ impl System {
                 env.with_model(id, |model, _| super::reset::reset(model))
             })?;
         }
-        Ok(0)
+        if link_comes_back { Ok(0) } else { Err(DeviceRefusal::LinkLost) }
     }
 }
 

@@ -75,6 +75,9 @@ pub enum DeviceRefusal {
     /// Its bus cannot be reset.
     #[error("the bus is a root bus, which cannot be reset")]
     NoBusReset,
+    /// The bus was reset, and its link did not come back.
+    #[error("the link did not come back after the reset of its bus")]
+    LinkLost,
     /// The caller's list is too short; the number needed was written.
     #[error("{needed} devices do not fit {room}")]
     ListTooShort {
@@ -122,6 +125,9 @@ pub enum DeviceRefusal {
     /// Low power was entered before.
     #[error("the device is in low power already")]
     AlreadyLowPower,
+    /// A region that is no BAR, where only a BAR will do.
+    #[error("region {0} is no BAR")]
+    NoBar(u32),
     /// Parts of BARs cannot be had as dma-bufs here.
     #[error("a BAR cannot be exported as a dma-buf here")]
     NoDmaBuf,
@@ -151,8 +157,8 @@ impl DeviceRefusal {
     pub fn errno(&self, dialect: &Dialect) -> Errno {
         match self {
             Self::BadAddress | Self::BeyondConfig { .. } => Errno::EFAULT,
-            Self::UnknownRequest(_) | Self::NoSuchFeature(_) => Errno::ENOTTY,
-            Self::NotThere | Self::NoBusReset | Self::NoIoEvent => Errno::ENODEV,
+            Self::UnknownRequest(_) | Self::NoSuchFeature(_) | Self::LinkLost => Errno::ENOTTY,
+            Self::NotThere | Self::NoBusReset | Self::NoIoEvent | Self::NoBar(_) => Errno::ENODEV,
             Self::MemoryOff => Errno::EIO,
             Self::NoRom => Errno::ENOMEM,
             Self::ListTooShort { .. } | Self::TooManyIoEvents(_) => Errno::ENOSPC,
