@@ -2,7 +2,7 @@
 
 use iommu::{BindRefusal, PinError, PinFault, PinId, Pinned, Pinner};
 
-use super::{DeviceRefusal, Doorbells, IrqEnv};
+use super::{DeviceRefusal, Doorbells, IntxLine, IrqEnv};
 use crate::{Caller, ContainerId, Containers, DeviceId, Models, Shared};
 
 /// The surroundings of a request on a device.
@@ -19,8 +19,6 @@ pub struct DeviceEnv<'a> {
     pub container: Option<ContainerId>,
     /// The device's group, by number.
     pub group: u32,
-    /// Whether no other function is on the device's bus.
-    pub alone_on_bus: bool,
 }
 
 /// The surroundings without the models: what is left while one of them is held.
@@ -57,7 +55,7 @@ impl DeviceEnv<'_> {
     pub(super) fn with_irq_env<R>(
         &mut self,
         id: DeviceId,
-        line_wired: bool,
+        line: IntxLine,
         f: impl FnOnce(&mut IrqEnv<'_>) -> R,
     ) -> Result<R, DeviceRefusal> {
         let group = self.group;
@@ -76,8 +74,8 @@ impl DeviceEnv<'_> {
                 caller: env.caller,
                 model,
                 doorbells: &mut doorbells,
-                line_wired,
-                line_up_noticed: false,
+                line_wired: line != IntxLine::None,
+                line_up_noticed: line == IntxLine::Level,
                 dynamic_msix,
                 multi_msi: true,
                 vectors_left: u32::MAX,

@@ -40,6 +40,18 @@ impl ResetMethod {
     }
 }
 
+/// Where a function's INTx line leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntxLine {
+    /// Nowhere: INTx cannot be enabled.
+    None,
+    /// To a controller that looks at the level: a line that is up when INTx gets enabled fires.
+    Level,
+    /// To a controller that misses a line that is up already when INTx gets enabled, until it rises
+    /// again: an I/O APIC in the x86 recordings.
+    Rise,
+}
+
 /// A PCI function as the host's kernel found it. Its registers are the model's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PciFunction {
@@ -58,12 +70,13 @@ pub struct PciFunction {
     /// Whether the link to its bus comes back after a reset of that bus. Where it does not, a hot
     /// reset takes place and still fails.
     pub link_comes_back: bool,
-    /// Whether its INTx line leads to an interrupt controller.
-    pub line_wired: bool,
+    /// Where its INTx line leads.
+    pub line: IntxLine,
 }
 
 impl PciFunction {
-    /// A function with no way to reset it; bus 0 is taken for a root bus, and its line for wired.
+    /// A function with no way to reset it; bus 0 is taken for a root bus, and its line for one
+    /// that goes to a controller of levels.
     #[must_use]
     pub fn new(bdf: Bdf, group: GroupId, bars: [Option<Bar>; 7]) -> Self {
         Self {
@@ -74,7 +87,7 @@ impl PciFunction {
             reset_methods: Vec::new(),
             on_root_bus: bdf.bus() == 0,
             link_comes_back: true,
-            line_wired: true,
+            line: IntxLine::Level,
         }
     }
 

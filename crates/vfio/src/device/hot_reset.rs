@@ -1,5 +1,6 @@
 //! Reset of a bus with every function on it: who is affected, and whether the caller has them all.
 
+use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -9,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::DeviceRefusal;
 use super::info::at_least;
-use crate::{Ctx, DeviceId, FdObject, GroupId, System, user};
+use crate::{Ctx, DeviceId, Driver, FdObject, GroupId, System, user};
 
 impl System {
     /// The functions that share a bus with `bdf`, itself included, with their groups; by address.
@@ -88,16 +89,14 @@ impl System {
             return Err(DeviceRefusal::GroupCount { given: count, affected: affected.len() });
         }
         let groups = groups(ctx, arg.wrapping_add(HotReset::MIN_ARGSZ.into()), given)?;
-        let devices: Vec<DeviceId> = (0..)
-            .map(DeviceId)
-            .zip(self.devices())
-            .filter(|(_, d)| affected.iter().any(|(bdf, _)| *bdf == d.function().bdf))
-            .map(|(id, _)| id)
-            .collect();
-        for id in &devices {
-            let function = self.device(*id).map(|d| d.function());
-            if let Some(function) = function.filter(|f| !groups.contains(&f.group)) {
-                return Err(DeviceRefusal::NotOwned(function.name.clone()));
+        let mut devices = Vec::new();
+        for (bdf, group) in affected {
+            let mut bound = (0..).map(DeviceId).zip(self.devices());
+            let found = bound.find(|(_, d)| d.function().bdf == bdf);
+            let ours = found.filter(|(_, d)| *d.driver() == Driver::VfioPci);
+            match ours {
+                Some((id, _)) if groups.contains(&group) => devices.push(id),
+                _ => return Err(DeviceRefusal::NotOwned(bdf.to_string())),
             }
         }
         let link_comes_back = self.device(id).is_some_and(|d| d.function().link_comes_back);

@@ -74,7 +74,8 @@ impl Device {
                         let mut flags = RegionFlags::READ | RegionFlags::WRITE;
                         if self.is_mappable(&bar, env.shared.host.page_size) {
                             flags |= RegionFlags::MMAP;
-                            if self.msix_table(env)?.is_some_and(|(bar, _)| bar == number) {
+                            let table = &self.opened()?.msix_table;
+                            if table.as_ref().is_some_and(|(bar, _)| *bar == number) {
                                 flags |= RegionFlags::CAPS;
                                 chain.push_cap(&MsixMappableCap {});
                             }

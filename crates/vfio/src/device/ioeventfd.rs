@@ -52,7 +52,7 @@ impl Device {
         if fd < -1 {
             return Err(DeviceRefusal::BadEvent { fd, why: BadEvent::NotEventfd });
         }
-        let write = self.place(env, &asked, width)?;
+        let write = self.place(&asked, width)?;
         let events = &mut self.opened()?.io_events.0;
         let existing = events.iter().position(|(other, _)| *other == write);
         match (existing, fd) {
@@ -78,12 +78,7 @@ impl Device {
     }
 
     /// Where the write goes: inside a BAR, and not to the MSI-X table.
-    fn place(
-        &self,
-        env: &mut DeviceEnv<'_>,
-        asked: &IoEventFd,
-        width: u32,
-    ) -> Result<Write, DeviceRefusal> {
+    fn place(&mut self, asked: &IoEventFd, width: u32) -> Result<Write, DeviceRefusal> {
         let refused = DeviceRefusal::IoEventPlace(asked.offset);
         let (index, offset) = self.split_offset(asked.offset)?;
         let bar = RegionIndex::try_from(index).ok().and_then(RegionIndex::bar);
@@ -91,8 +86,8 @@ impl Device {
         let size = self.function.bar(number).map_or(0, |bar| bar.size);
         let end = offset.checked_add(width.into()).filter(|end| *end <= size);
         let end = end.ok_or(refused.clone())?;
-        if let Some((bar, table)) = self.msix_table(env)?
-            && bar == number
+        if let Some((bar, table)) = &self.opened()?.msix_table
+            && *bar == number
             && offset < table.end
             && table.start < end
         {

@@ -5,6 +5,7 @@ use core::ops::Range;
 use pci::Bar;
 use uapi::region::RegionIndex;
 
+use super::region::memory_on;
 use super::{Device, DeviceEnv, DeviceRefusal};
 
 /// A part of a BAR that a client may map.
@@ -59,7 +60,7 @@ impl Device {
     /// Whether an access to a mapped BAR would succeed now. Where not, it is a `SIGBUS`.
     pub(crate) fn decodes_memory(&self, env: &mut DeviceEnv<'_>) -> bool {
         let Some(open) = &self.open else { return false };
-        let on = env.with_model(self.id, |model, _| super::region::memory_on(open, model.config()));
+        let on = env.with_model(self.id, |model, _| memory_on(&open.config, model.config()));
         !open.low_power.is_entered() && on.unwrap_or(false)
     }
 }

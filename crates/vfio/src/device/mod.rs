@@ -28,13 +28,14 @@ mod requests;
 mod reset;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use pci::regs::{self, cap, pm};
-use pci::{Command, DmaBus, MasterGate};
+use pci::{Command, DmaBus, MasterGate, MsixTable};
 use uapi::ioctl;
 
 pub use env::DeviceEnv;
-pub use function::{PciFunction, ResetMethod};
+pub use function::{IntxLine, PciFunction, ResetMethod};
 pub use irq::{Doorbells, IrqEnv, IrqKind, IrqRefusal, Irqs};
 pub use mmap::Mappable;
 pub use refusal::DeviceRefusal;
@@ -61,6 +62,8 @@ pub struct Device {
 /// What there is between first open and last close.
 struct Open {
     config: VirtualConfig,
+    /// The BAR that holds the MSI-X table, and the table's bytes in it.
+    msix_table: Option<(u8, Range<u64>)>,
     irqs: Irqs,
     io_events: IoEvents,
     low_power: LowPower,
@@ -115,12 +118,16 @@ impl Device {
     }
 
     /// A descriptor was opened. The first enables the function: decoding on, bus mastering off.
+    /// `reset_works` says whether the function can be reset alone.
     ///
     /// # Errors
     /// The model is not there.
-    pub(crate) fn open(&mut self, env: &mut DeviceEnv<'_>) -> Result<(), DeviceRefusal> {
+    pub(crate) fn open(
+        &mut self,
+        env: &mut DeviceEnv<'_>,
+        reset_works: bool,
+    ) -> Result<(), DeviceRefusal> {
         if self.open.is_none() {
-            let reset_works = self.function.can_reset(env.alone_on_bus);
             let function = &self.function;
             let open = env.with_model(self.id, |model, _| {
                 enable(model, function);
@@ -132,6 +139,7 @@ impl Device {
                 irqs.opened(model);
                 Open {
                     config: VirtualConfig::new(model.config(), &function.bars),
+                    msix_table: MsixTable::find(model.config()).map(|t| (t.bar(), t.range())),
                     irqs,
                     io_events: IoEvents::default(),
                     low_power: LowPower::default(),
@@ -156,9 +164,9 @@ impl Device {
         let Some(mut open) = self.open.take() else { return };
         open.low_power.end(env.caller);
         open.io_events.clear(env.caller);
-        let line_wired = self.function.line_wired;
+        let line = self.function.line;
         // Without its model there is nothing left to turn off.
-        let _ = env.with_irq_env(self.id, line_wired, |irq_env| {
+        let _ = env.with_irq_env(self.id, line, |irq_env| {
             open.irqs.teardown(irq_env);
             set_power_state(irq_env.model, 0);
             open.saved.restore(irq_env.model);
@@ -214,9 +222,9 @@ impl Device {
     }
 
     fn set_irqs(&mut self, env: &mut DeviceEnv<'_>, arg: u64) -> Result<i64, DeviceRefusal> {
-        let (id, line_wired) = (self.id, self.function.line_wired);
+        let (id, line) = (self.id, self.function.line);
         let open = self.opened()?;
-        let answer = env.with_irq_env(id, line_wired, |env| open.irqs.set_irqs(env, arg))??;
+        let answer = env.with_irq_env(id, line, |env| open.irqs.set_irqs(env, arg))??;
         if let Some(log2) = open.irqs.msi_vectors_log2() {
             open.config.msi_vectors_log2 = log2;
         }
@@ -257,7 +265,8 @@ fn enable(model: &mut dyn pci::Device, function: &PciFunction) {
     set_power_state(model, 0);
     let mut command = model.config().command();
     command.remove(Command::MASTER);
-    for bar in function.bars.iter().flatten() {
+    let [bars @ .., _rom] = &function.bars;
+    for bar in bars.iter().flatten() {
         command.insert(if bar.is_memory() { Command::MEMORY } else { Command::IO });
     }
     model.config_mut().write_u16(regs::COMMAND, command.bits());

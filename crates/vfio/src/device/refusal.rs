@@ -100,8 +100,8 @@ pub enum DeviceRefusal {
     /// A descriptor of something else than a group.
     #[error("descriptor {0} is not a group")]
     NotAGroup(i32),
-    /// A device that the reset affects is in none of the groups given.
-    #[error("the reset affects {0}, which is in none of the groups given")]
+    /// A function that the reset affects is in none of the groups given, or not bound to vfio-pci.
+    #[error("the reset affects {0}, which the caller does not own")]
     NotOwned(alloc::string::String),
     /// A descriptor that is no eventfd.
     #[error("descriptor {fd} is no eventfd")]

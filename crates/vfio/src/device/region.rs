@@ -2,16 +2,15 @@
 
 use core::ops::Range;
 
-use pci::regs::cap;
-use pci::{Command, ConfigSpace, MsixTable};
+use pci::{Command, ConfigSpace};
 use uapi::region::{self, RegionIndex};
 
-use super::config::Effects;
-use super::{Device, DeviceEnv, DeviceRefusal, Open, is_in_d3};
+use super::config::{Effects, VirtualConfig};
+use super::{Device, DeviceEnv, DeviceRefusal, is_in_d3};
 
 /// Whether memory BARs answer: the user's own decode bit, and the power state.
-pub(super) fn memory_on(open: &Open, config: &ConfigSpace) -> bool {
-    open.config.command().contains(Command::MEMORY) && !is_in_d3(config)
+pub(super) fn memory_on(own: &VirtualConfig, config: &ConfigSpace) -> bool {
+    own.command().contains(Command::MEMORY) && !is_in_d3(config)
 }
 
 /// What part of a BAR a transfer covers, and how it is done.
@@ -37,6 +36,14 @@ struct Access {
 }
 
 impl Span {
+    /// Whether the function answers there now. Ports that do not decode read as ones.
+    fn answers(&self, own: &VirtualConfig, config: &ConfigSpace) -> Result<bool, DeviceRefusal> {
+        if !self.is_memory {
+            return Ok(config.command().contains(Command::IO));
+        }
+        if memory_on(own, config) { Ok(true) } else { Err(DeviceRefusal::MemoryOff) }
+    }
+
     /// Cuts the span into naturally aligned accesses, and pieces of the excluded range.
     fn accesses(&self) -> impl Iterator<Item = Access> {
         let mut done = 0_usize;
@@ -179,27 +186,15 @@ impl Device {
         if let Some(state) = effects.power {
             self.set_power(env, state)?;
         }
-        if effects.reset && self.function.can_reset(env.alone_on_bus) {
+        if effects.reset && self.opened()?.reset_works {
             self.reset_function(env)?;
         }
         Ok(())
     }
 
-    /// The BAR and the bytes in it that hold the MSI-X table.
-    pub(super) fn msix_table(
-        &self,
-        env: &mut DeviceEnv<'_>,
-    ) -> Result<Option<(u8, Range<u64>)>, DeviceRefusal> {
-        env.with_model(self.id, |model, _| {
-            model.config().capability(cap::MSIX)?;
-            let table = MsixTable::find(model.config())?;
-            Some((table.bar(), table.range()))
-        })
-    }
-
     fn span(
-        &self,
-        env: &mut DeviceEnv<'_>,
+        &mut self,
+        env: &DeviceEnv<'_>,
         number: u8,
         offset: u64,
         len: usize,
@@ -207,7 +202,7 @@ impl Device {
         let beyond = DeviceRefusal::BeyondBar { bar: number, offset };
         let bar = self.function.bar(number).ok_or(beyond.clone())?;
         let left = bar.size.checked_sub(offset).filter(|left| *left > 0).ok_or(beyond)?;
-        let table = self.msix_table(env)?.filter(|(bar, _)| *bar == number);
+        let table = self.opened()?.msix_table.clone().filter(|(bar, _)| *bar == number);
         let wide = bar.is_memory() && env.shared.host.dialect.wide_bar_accesses;
         Ok(Span {
             bar: number,
@@ -229,13 +224,18 @@ impl Device {
         let span = self.span(env, bar, offset, data.len())?;
         for access in span.accesses() {
             let Some(part) = data.get_mut(access.bytes) else { break };
-            if access.excluded || !self.answers(env, &span)? {
+            if access.excluded {
                 part.fill(0xff);
                 continue;
             }
-            self.on_bus(env, |model, bus, _| {
-                model.bar_read(span.bar, access.offset, part, bus);
-            })?;
+            self.on_bus(env, |model, bus, config| {
+                if span.answers(config, model.config())? {
+                    model.bar_read(span.bar, access.offset, part, bus);
+                } else {
+                    part.fill(0xff);
+                }
+                Ok::<(), DeviceRefusal>(())
+            })??;
         }
         Ok(span.len)
     }
@@ -248,20 +248,29 @@ impl Device {
         data: &[u8],
     ) -> Result<usize, DeviceRefusal> {
         let span = self.span(env, bar, offset, data.len())?;
-        for access in span.accesses() {
+        for access in span.accesses().filter(|access| !access.excluded) {
             let Some(part) = data.get(access.bytes) else { break };
-            if access.excluded || !self.answers(env, &span)? {
-                continue;
-            }
-            self.on_bus(env, |model, bus, _| {
-                model.bar_write(span.bar, access.offset, part, bus);
-            })?;
+            self.write_access(env, &span, access.offset, part)?;
         }
         Ok(span.len)
     }
 
-    /// One write of a register by the kernel itself, as wide as `data`; lost where the function
-    /// does not answer.
+    fn write_access(
+        &mut self,
+        env: &mut DeviceEnv<'_>,
+        span: &Span,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), DeviceRefusal> {
+        self.on_bus(env, |model, bus, config| {
+            if span.answers(config, model.config())? {
+                model.bar_write(span.bar, offset, data, bus);
+            }
+            Ok(())
+        })?
+    }
+
+    /// One write of a register by the kernel itself, as wide as `data`.
     pub(super) fn write_register(
         &mut self,
         env: &mut DeviceEnv<'_>,
@@ -270,23 +279,7 @@ impl Device {
         data: &[u8],
     ) -> Result<(), DeviceRefusal> {
         let span = self.span(env, bar, offset, data.len())?;
-        if self.answers(env, &span)? {
-            self.on_bus(env, |model, bus, _| model.bar_write(bar, offset, data, bus))?;
-        }
-        Ok(())
-    }
-
-    /// Whether the function answers there now. Ports that do not decode read as ones.
-    fn answers(&mut self, env: &mut DeviceEnv<'_>, span: &Span) -> Result<bool, DeviceRefusal> {
-        let id = self.id;
-        let open = self.opened()?;
-        env.with_model(id, |model, _| {
-            if !span.is_memory {
-                return Ok(model.config().command().contains(Command::IO));
-            }
-            let on = memory_on(open, model.config());
-            if on { Ok(true) } else { Err(DeviceRefusal::MemoryOff) }
-        })?
+        self.write_access(env, &span, offset, data)
     }
 
     fn read_rom(
@@ -303,7 +296,7 @@ impl Device {
         let open = self.opened()?;
         env.with_model(id, |model, _| {
             // Its contents are looked at first, and all ones are none.
-            if model.rom().is_empty() || !memory_on(open, model.config()) {
+            if model.rom().is_empty() || !memory_on(&open.config, model.config()) {
                 return Err(DeviceRefusal::NoRom);
             }
             let from = usize::try_from(offset).unwrap_or(usize::MAX);

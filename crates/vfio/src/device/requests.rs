@@ -13,8 +13,8 @@ impl System {
         f: impl FnOnce(&mut Device, &mut DeviceEnv<'_>) -> Result<R, DeviceRefusal>,
     ) -> Result<R, DeviceRefusal> {
         let function = self.device(id).ok_or(DeviceRefusal::NotThere)?.function();
-        let (group, bdf) = (function.group, function.bdf);
-        let (container, alone_on_bus) = (self.container_of(group), self.is_alone(bdf));
+        let group = function.group;
+        let container = self.container_of(group);
         let index = usize::try_from(id.0).unwrap_or(usize::MAX);
         let device = self.devices.get_mut(index).ok_or(DeviceRefusal::NotThere)?;
         let mut env = DeviceEnv {
@@ -24,14 +24,15 @@ impl System {
             models: ctx.models,
             container,
             group: group.0,
-            alone_on_bus,
         };
         f(device, &mut env)
     }
 
     /// A descriptor of a device is about to be given out.
     pub(crate) fn open_device(&mut self, id: DeviceId, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        Ok(self.on_device(id, ctx, |device, env| device.open(env))?)
+        let function = self.device(id).ok_or(DeviceRefusal::NotThere)?.function();
+        let can_reset = function.can_reset(self.is_alone(function.bdf));
+        Ok(self.on_device(id, ctx, |device, env| device.open(env, can_reset))?)
     }
 
     /// A descriptor of a device is gone.
