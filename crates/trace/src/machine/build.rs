@@ -8,13 +8,16 @@ use iommu::{
 use pci::Bar;
 use serde_json::{Map, Value};
 
-use super::facts::{Arch, Facts};
+use super::facts::{Arch, DeviceKind, Facts};
 use super::header::{At, BadHeader, Header, HeaderDevice};
 use super::kernel::dialect_of;
 use crate::process::ProcessLayout;
 
 /// Where Linux on Arm puts the MSI window when no region says so.
 const SW_MSI: (u64, u64) = (0x800_0000, 0x80f_ffff);
+
+/// Bytes that a hole of a BAR is filled with at most.
+const MAX_HOLE: u64 = 1 << 20;
 
 /// A device, to be built.
 #[derive(Clone, Debug)]
@@ -74,7 +77,7 @@ impl Machine {
             return Err(BadHeader { member: "machine".into(), expected });
         };
         let (host, memory) = host(header, facts, arch, dialect)?;
-        let devices = header.devices.iter().map(|d| spec(d, facts)).collect();
+        let devices = header.devices.iter().map(|d| spec(d, facts, arch)).collect();
         let layout = ProcessLayout {
             page: header.page_size,
             top: arch.mmap_top.0,
@@ -272,7 +275,7 @@ fn limits(params: &Map<String, Value>) -> Result<Limits, BadHeader> {
     Ok(Limits { dma_entry_limit, allow_unsafe_interrupts })
 }
 
-fn spec(device: &HeaderDevice, facts: &Facts) -> DeviceSpec {
+fn spec(device: &HeaderDevice, facts: &Facts, arch: &Arch) -> DeviceSpec {
     let word = |at: usize| match device.config.get(at..at + 2) {
         Some(&[low, high]) => u16::from_le_bytes([low, high]),
         _ => 0xffff,
@@ -291,9 +294,18 @@ fn spec(device: &HeaderDevice, facts: &Facts) -> DeviceSpec {
         config: device.config.clone(),
         config_size: device.config_size,
         reset_method: device.reset_method.clone(),
-        constants: known.map_or_else(Vec::new, |k| {
-            k.constants.iter().map(|c| (c.bar, c.offset.0, c.data.0.clone())).collect()
-        }),
+        constants: known.map(|k| constants(k, arch)).unwrap_or_default(),
         rom: known.map(|k| k.rom.0.clone()).unwrap_or_default(),
     }
+}
+
+/// What a kind of device always reads as. Holes that read as 0 need not be said.
+fn constants(kind: &DeviceKind, arch: &Arch) -> Vec<(u8, u64, Vec<u8>)> {
+    let byte = arch.unassigned.0.first().copied().unwrap_or(0);
+    let holes = kind.unassigned.iter().filter(|_| byte != 0).map(|hole| {
+        let size = usize::try_from(hole.size.0.min(MAX_HOLE)).unwrap_or(0);
+        (hole.bar, hole.offset.0, vec![byte; size])
+    });
+    let registers = kind.constants.iter().map(|c| (c.bar, c.offset.0, c.data.0.clone()));
+    holes.chain(registers).collect()
 }

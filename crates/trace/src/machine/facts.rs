@@ -54,6 +54,9 @@ pub(crate) struct Arch {
     pub(crate) user_limit: Number,
     #[serde(default)]
     pub(crate) tagged: bool,
+    /// What every byte of an address that no device claims reads as.
+    #[serde(default)]
+    pub(crate) unassigned: Hex,
     /// The platform to take what a header does not say from.
     pub(crate) platform: String,
 }
@@ -93,6 +96,9 @@ pub(crate) struct DeviceKind {
     pub(crate) id: String,
     #[serde(default)]
     pub(crate) constants: Vec<Constant>,
+    /// Parts of BARs that no register claims.
+    #[serde(default)]
+    pub(crate) unassigned: Vec<Hole>,
     #[serde(default)]
     pub(crate) rom: Hex,
 }
@@ -103,6 +109,14 @@ pub(crate) struct Constant {
     pub(crate) bar: u8,
     pub(crate) offset: Number,
     pub(crate) data: Hex,
+}
+
+/// Bytes of a BAR that nothing claims.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Hole {
+    pub(crate) bar: u8,
+    pub(crate) offset: Number,
+    pub(crate) size: Number,
 }
 
 /// Descriptions of machines and devices.
@@ -196,7 +210,7 @@ mod tests {
         for arch in facts.machines.values() {
             assert!(facts.platforms.contains_key(&arch.platform));
         }
-        assert_eq!(facts.device(0x8086, 0x10d3).unwrap().rom.0, [0x55, 0xaa, 0x93, 0xe9]);
+        assert_eq!(facts.device(0x8086, 0x100e).unwrap().rom.0, [0x55, 0xaa, 0x93, 0xe9]);
         assert!(facts.device(1, 2).is_none());
     }
 

@@ -34,9 +34,17 @@ impl Arg {
         Ok(Self { at, passed, end })
     }
 
+    /// Bytes before the inaccessible page.
+    pub(crate) fn room(self) -> u64 {
+        self.end.wrapping_sub(self.at)
+    }
+
     /// Writes what fits before the inaccessible page.
     pub(crate) fn put(self, op: &mut Op<'_>, offset: u64, bytes: &[u8]) -> Result<(), Stop> {
         let at = self.at.wrapping_add(offset);
+        if at >= self.end {
+            return Ok(());
+        }
         let room = usize::try_from(self.end.wrapping_sub(at)).unwrap_or(usize::MAX);
         let bytes = bytes.get(..room).unwrap_or(bytes);
         Ok(op.world.process.store(at, bytes)?)

@@ -141,3 +141,17 @@ pub(super) fn eventfd_read(op: &mut Op<'_>) -> Done {
         }
     })
 }
+
+pub(super) fn eventfd_write(op: &mut Op<'_>) -> Done {
+    let slot = op.request.slot("e", op.world.slots.e.len())?;
+    let value = op.request.number("value", 1)?;
+    let fd = op.world.slots.e[slot];
+    let done = op.world.process.write_event(fd, value);
+    Ok(Answer::done(done.map_err(|errno| {
+        let why = match errno {
+            uapi::Errno::EAGAIN => "the eventfd's counter has no room for that",
+            _ => "the descriptor is no eventfd, or the value is 2^64 - 1",
+        };
+        Failure::new(errno, why)
+    })))
+}

@@ -86,6 +86,7 @@ pub(crate) fn run(world: &mut World, request: Request<'_>) -> Done {
         "reset" => device::reset(&mut op),
         "eventfd" => device::eventfd(&mut op),
         "eventfd_read" => device::eventfd_read(&mut op),
+        "eventfd_write" => device::eventfd_write(&mut op),
         "region_read" => region::read(&mut op),
         "region_write" => region::write(&mut op),
         "edu_dma" => region::edu_dma(&mut op),
@@ -99,6 +100,7 @@ pub(crate) fn run(world: &mut World, request: Request<'_>) -> Done {
         _ => Err(Stop::Unknown(name.into_owned())),
     };
     op.world.close_released();
+    op.world.deliver_events();
     answer
 }
 

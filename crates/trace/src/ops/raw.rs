@@ -3,25 +3,52 @@
 use uapi::Errno;
 
 use super::arg::size;
-use super::{Answer, Arg, Done, Failure, Op, Sys};
-use crate::process::ARENA;
+use super::{Answer, Arg, Done, Failure, Op, Stop, Sys};
 use crate::request::low32;
+
+/// Bytes of a structure.
+const MAX_DATA: usize = 0x1000;
 
 pub(super) fn ioctl(op: &mut Op<'_>) -> Done {
     let word = op.request.text_or("fd", "c0")?;
     let fd = *op.any_fd("fd", &word)?;
     let request = low32(op.request.number("cmd", 0)?);
-    let Some(data) = op.request.bytes("data", usize::try_from(ARENA).unwrap_or(0))? else {
+    let Some(data) = op.request.bytes("data", MAX_DATA)? else {
         let value = op.request.number("value", 0)?;
         return Ok(Answer::of(&issue(op, fd, request, value)));
     };
     let arg = Arg::new(op)?;
-    op.world.process.store(arg.at, &data)?;
-    let result = issue(op, fd, request, arg.at);
+    arg.put(op, 0, &data)?;
+    let fds = fds(op)?;
+    let place = op.request.number("fds_at", 8)?;
+    let inside = |at: u64| at.checked_add(4).is_some_and(|end| end <= arg.room());
+    for (at, fd) in (place..).step_by(4).zip(&fds) {
+        if inside(at) {
+            arg.put(op, at, &fd.to_le_bytes())?;
+        }
+    }
+    let result = issue(op, fd, request, arg.passed);
     let mut answer = Answer::of(&result);
-    let shown = size(op.request, "out", data.len() as u64, ARENA)?;
-    answer.put_bytes("data", &arg.bytes(op, 0, shown)?);
+    let shown = size(op.request, "out", data.len() as u64, u64::MAX)?;
+    let room = usize::try_from(arg.room()).unwrap_or(0);
+    let mut bytes = arg.bytes(op, 0, shown.min(room))?;
+    // Numbers of files are shown as the request had them before they were put in.
+    for (at, _) in (place..).step_by(4).zip(&fds) {
+        let range = usize::try_from(at).ok().and_then(|at| Some(at..at.checked_add(4)?));
+        if let Some(range) = range.filter(|_| inside(at)) {
+            if let (Some(to), Some(from)) = (bytes.get_mut(range.clone()), data.get(range)) {
+                to.copy_from_slice(from);
+            }
+        }
+    }
+    answer.put_bytes("data", &bytes);
     Ok(answer)
+}
+
+/// The descriptors of `fds`.
+fn fds(op: &mut Op<'_>) -> Result<Vec<i32>, Stop> {
+    let Some(list) = op.request.list("fds")? else { return Ok(Vec::new()) };
+    list.iter().map(|text| op.fd_of("fds", text)).collect()
 }
 
 /// Issues a request, past what the kernel answers for every file.

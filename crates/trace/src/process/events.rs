@@ -1,6 +1,6 @@
 //! Eventfds: counters with references.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vfio::EventId;
 
@@ -15,6 +15,8 @@ struct Event {
 pub(crate) struct Events {
     events: BTreeMap<EventId, Event>,
     next: u32,
+    /// Signalled, and nobody has looked yet who watches.
+    signalled: BTreeSet<EventId>,
 }
 
 impl Events {
@@ -47,7 +49,24 @@ impl Events {
     pub(crate) fn signal(&mut self, id: EventId) {
         if let Some(event) = self.events.get_mut(&id) {
             event.count = event.count.saturating_add(1);
+            self.signalled.insert(id);
         }
+    }
+
+    /// Adds `value`; not when the counter would become 2^64 - 1.
+    pub(crate) fn add(&mut self, id: EventId, value: u64) -> bool {
+        let Some(event) = self.events.get_mut(&id) else { return false };
+        match event.count.checked_add(value).filter(|count| *count != u64::MAX) {
+            Some(count) => event.count = count,
+            None => return false,
+        }
+        self.signalled.insert(id);
+        true
+    }
+
+    /// What was signalled since the last call.
+    pub(crate) fn take_signalled(&mut self) -> Vec<EventId> {
+        std::mem::take(&mut self.signalled).into_iter().collect()
     }
 
     /// The counter.

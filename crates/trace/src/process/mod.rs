@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use iommu::{Dialect, PinId};
 use uapi::Errno;
-use vfio::DeviceId;
+use vfio::{DeviceId, EventId};
 
 pub(crate) use caller::MM;
 use events::Events;
@@ -207,6 +207,30 @@ impl Process {
             Some(File::Event(event)) => self.events.take(event).ok_or(Errno::EAGAIN),
             Some(_) => Err(Errno::EINVAL),
         }
+    }
+
+    /// Adds to an eventfd's counter.
+    ///
+    /// # Errors
+    /// `EBADF`; `EAGAIN` when it would become 2^64 - 1; `EINVAL` for that value and other files.
+    pub(crate) fn write_event(&mut self, fd: i32, value: u64) -> Result<(), Errno> {
+        match self.file(fd) {
+            None => Err(Errno::EBADF),
+            Some(File::Event(event)) if value != u64::MAX => {
+                if self.events.add(event, value) { Ok(()) } else { Err(Errno::EAGAIN) }
+            }
+            Some(_) => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Eventfds that were signalled since the last call, each once.
+    pub(crate) fn take_signalled(&mut self) -> Vec<EventId> {
+        self.events.take_signalled()
+    }
+
+    /// Reads an eventfd's counter back to 0, for a device that watches it.
+    pub(crate) fn clear_event(&mut self, event: EventId) {
+        let _ = self.events.take(event);
     }
 
     /// The file behind a descriptor.

@@ -111,11 +111,6 @@ impl Space {
         Self { mappings: BTreeMap::new(), page, top: top & !(page - 1), limit }
     }
 
-    /// Bytes of a page.
-    pub(crate) fn page(&self) -> u64 {
-        self.page
-    }
-
     /// The mapping that holds `addr`.
     pub(crate) fn find(&self, addr: u64) -> Option<&Mapping> {
         let (_, mapping) = self.mappings.range(..=addr).next_back()?;

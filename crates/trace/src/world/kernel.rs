@@ -230,6 +230,33 @@ impl World {
         }
     }
 
+    /// Tells devices of the eventfds they watch, which a signal reads back to 0.
+    pub(crate) fn deliver_events(&mut self) {
+        for _ in 0..MAX_ROUNDS {
+            let signalled = self.process.take_signalled();
+            let mut delivered = false;
+            for event in signalled {
+                let watchers: Vec<DeviceId> = (0..)
+                    .map(DeviceId)
+                    .zip(self.system.devices())
+                    .filter(|(_, device)| device.watched_events().any(|e| e == event))
+                    .map(|(id, _)| id)
+                    .collect();
+                if !watchers.is_empty() {
+                    self.process.clear_event(event);
+                    delivered = true;
+                }
+                for id in watchers {
+                    let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+                    self.system.device_event(id, &mut ctx, event);
+                }
+            }
+            if !delivered {
+                return;
+            }
+        }
+    }
+
     /// Writes a device's address to the PCI bus' `drivers_probe` after naming a driver for it.
     pub(crate) fn bind(&mut self, device: usize, driver: &str) -> Sys<()> {
         self.needs_root()?;
