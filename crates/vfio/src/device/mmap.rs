@@ -5,7 +5,6 @@ use core::ops::Range;
 use pci::Bar;
 use uapi::region::RegionIndex;
 
-use super::region::memory_on;
 use super::{Device, DeviceEnv, DeviceRefusal};
 
 /// A part of a BAR that a client may map.
@@ -27,8 +26,7 @@ impl Device {
 
     /// Checks an `mmap` of `len` bytes at `offset` of the descriptor's file.
     ///
-    /// Whether an access then succeeds is asked at each: see
-    /// [`decodes_memory`](Self::decodes_memory).
+    /// Whether an access then succeeds is seen at each: [`mmio`](Self::mmio).
     ///
     /// # Errors
     /// Private mappings, other regions than BARs, BARs that cannot be mapped, and ranges beyond
@@ -57,10 +55,50 @@ impl Device {
         Ok(Mappable { bar: number, range: start..end })
     }
 
-    /// Whether an access to a mapped BAR would succeed now. Where not, it is a `SIGBUS`.
-    pub(crate) fn decodes_memory(&self, env: &mut DeviceEnv<'_>) -> bool {
-        let Some(open) = &self.open else { return false };
-        let on = env.with_model(self.id, |model, _| memory_on(&open.config, model.config()));
-        !open.low_power.is_entered() && on.unwrap_or(false)
+    /// An access to a mapped BAR, of any width. It reaches all of the BAR, the MSI-X table too;
+    /// behind a BAR's end nobody answers.
+    ///
+    /// # Errors
+    /// [`DeviceRefusal::MemoryOff`] where an access is a `SIGBUS`: the function does not decode
+    /// memory, or is in low power.
+    pub(crate) fn mmio(
+        &mut self,
+        env: &mut DeviceEnv<'_>,
+        bar: u8,
+        offset: u64,
+        access: Mmio<'_>,
+    ) -> Result<(), DeviceRefusal> {
+        if self.opened()?.low_power.is_entered() {
+            return Err(DeviceRefusal::MemoryOff);
+        }
+        let len = match &access {
+            Mmio::Read(data) => data.len(),
+            Mmio::Write(data) => data.len(),
+        };
+        let mut span = self.span(env, bar, offset, len);
+        if let Ok(span) = &mut span {
+            (span.excluded, span.width) = (0..0, 8);
+        }
+        match (access, span) {
+            (Mmio::Read(data), Ok(span)) => {
+                data.fill(0xff);
+                self.read_span(env, &span, data)
+            }
+            (Mmio::Write(data), Ok(span)) => self.write_span(env, &span, data),
+            (Mmio::Read(data), Err(_)) => {
+                data.fill(0xff);
+                Ok(())
+            }
+            (Mmio::Write(_), Err(_)) => Ok(()),
+        }
     }
+}
+
+/// An access to a mapped BAR.
+#[derive(Debug)]
+pub enum Mmio<'a> {
+    /// A load; the bytes are filled.
+    Read(&'a mut [u8]),
+    /// A store.
+    Write(&'a [u8]),
 }

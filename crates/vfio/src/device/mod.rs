@@ -37,7 +37,7 @@ use uapi::ioctl;
 pub use env::DeviceEnv;
 pub use function::{IntxLine, PciFunction, ResetMethod};
 pub use irq::{Doorbells, IrqEnv, IrqKind, IrqRefusal, Irqs};
-pub use mmap::Mappable;
+pub use mmap::{Mappable, Mmio};
 pub use refusal::DeviceRefusal;
 
 use self::bus::DeviceBus;
@@ -52,9 +52,8 @@ pub struct Device {
     id: DeviceId,
     function: PciFunction,
     driver: Driver,
-    /// Where BAR 0 begins in the device descriptor's file, in bytes: a multiple of 2^40, and the
-    /// place of no other region. The kernel's is 0.
-    pub bar0_base: u64,
+    /// Where BAR 0 begins in the device descriptor's file, in bytes.
+    bar0_base: u64,
     opens: u32,
     open: Option<Open>,
 }

@@ -9,20 +9,20 @@ use super::config::{Effects, VirtualConfig};
 use super::{Device, DeviceEnv, DeviceRefusal, is_in_d3};
 
 /// Whether memory BARs answer: the user's own decode bit, and the power state.
-pub(super) fn memory_on(own: &VirtualConfig, config: &ConfigSpace) -> bool {
+fn memory_on(own: &VirtualConfig, config: &ConfigSpace) -> bool {
     own.command().contains(Command::MEMORY) && !is_in_d3(config)
 }
 
 /// What part of a BAR a transfer covers, and how it is done.
-struct Span {
+pub(super) struct Span {
     bar: u8,
     offset: u64,
     len: usize,
     is_memory: bool,
     /// The widest access, in bytes.
-    width: u64,
+    pub(super) width: u64,
     /// The MSI-X table: reads as ones, is not written.
-    excluded: Range<u64>,
+    pub(super) excluded: Range<u64>,
 }
 
 /// One access of a span.
@@ -192,7 +192,7 @@ impl Device {
         Ok(())
     }
 
-    fn span(
+    pub(super) fn span(
         &mut self,
         env: &DeviceEnv<'_>,
         number: u8,
@@ -222,6 +222,16 @@ impl Device {
         data: &mut [u8],
     ) -> Result<usize, DeviceRefusal> {
         let span = self.span(env, bar, offset, data.len())?;
+        self.read_span(env, &span, data)?;
+        Ok(span.len)
+    }
+
+    pub(super) fn read_span(
+        &mut self,
+        env: &mut DeviceEnv<'_>,
+        span: &Span,
+        data: &mut [u8],
+    ) -> Result<(), DeviceRefusal> {
         for access in span.accesses() {
             let Some(part) = data.get_mut(access.bytes) else { break };
             if access.excluded {
@@ -237,7 +247,7 @@ impl Device {
                 Ok::<(), DeviceRefusal>(())
             })??;
         }
-        Ok(span.len)
+        Ok(())
     }
 
     fn write_bar(
@@ -248,11 +258,21 @@ impl Device {
         data: &[u8],
     ) -> Result<usize, DeviceRefusal> {
         let span = self.span(env, bar, offset, data.len())?;
+        self.write_span(env, &span, data)?;
+        Ok(span.len)
+    }
+
+    pub(super) fn write_span(
+        &mut self,
+        env: &mut DeviceEnv<'_>,
+        span: &Span,
+        data: &[u8],
+    ) -> Result<(), DeviceRefusal> {
         for access in span.accesses().filter(|access| !access.excluded) {
             let Some(part) = data.get(access.bytes) else { break };
-            self.write_access(env, &span, access.offset, part)?;
+            self.write_access(env, span, access.offset, part)?;
         }
-        Ok(span.len)
+        Ok(())
     }
 
     fn write_access(

@@ -1,6 +1,6 @@
 //! The system's requests on a device's descriptor: what a front end calls.
 
-use super::{Device, DeviceEnv, DeviceRefusal, Mappable};
+use super::{Device, DeviceEnv, DeviceRefusal, Mappable, Mmio};
 use crate::{Answer, Ctx, DeviceId, EventId, Refusal, System};
 use uapi::ioctl;
 
@@ -26,6 +26,14 @@ impl System {
             group: group.0,
         };
         f(device, &mut env)
+    }
+
+    /// Chooses where BAR 0 of a device begins in its descriptor's file, in bytes: a multiple of
+    /// 2^40 where no other region is. The kernel's is 0.
+    pub fn set_bar0_base(&mut self, id: DeviceId, base: u64) {
+        if let Some(d) = usize::try_from(id.0).ok().and_then(|i| self.devices.get_mut(i)) {
+            d.bar0_base = base;
+        }
     }
 
     /// A descriptor of a device is about to be given out.
@@ -116,9 +124,19 @@ impl System {
         Ok(self.on_device(id, ctx, |device, env| device.mmap(env, offset, len, shared))?)
     }
 
-    /// Whether an access to a mapped BAR of a device succeeds now (else it is a `SIGBUS`).
-    pub fn device_decodes_memory(&mut self, id: DeviceId, ctx: &mut Ctx<'_>) -> bool {
-        self.on_device(id, ctx, |device, env| Ok(device.decodes_memory(env))).unwrap_or(false)
+    /// An access of a client to a mapped BAR of a device.
+    ///
+    /// # Errors
+    /// The function does not decode memory now: the access is a `SIGBUS`.
+    pub fn device_mmio(
+        &mut self,
+        id: DeviceId,
+        ctx: &mut Ctx<'_>,
+        bar: u8,
+        offset: u64,
+        access: Mmio<'_>,
+    ) -> Result<(), Refusal> {
+        Ok(self.on_device(id, ctx, |device, env| device.mmio(env, bar, offset, access))?)
     }
 
     /// An eventfd that a device watches was signalled; the front end has read its counter back to

@@ -275,3 +275,95 @@ impl VirtualConfig {
         config.write_u16(at, control);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pci::{BarKind, ConfigSize};
+
+    use super::*;
+
+    /// PCI Express with FLR at 0x40, 32-bit MSI with four vectors at 0x80; one 4 KiB BAR; error
+    /// reporting at 0x100.
+    fn function() -> (ConfigSpace, VirtualConfig) {
+        let mut bytes = [0; 0x10c];
+        for (at, data) in [
+            (4, &[3, 0, 0x10, 0][..]),
+            (0x10, &[0, 0, 0x40, 0xfe]),
+            (0x34, &[0x40]),
+            (0x40, &[cap::EXPRESS, 0x80, 2, 0, 0, 0, 0, 0x10]),
+            (0x80, &[cap::MSI, 0, 4, 0]),
+            (0x100, &[1, 0, 2, 0]),
+        ] {
+            bytes[at..at + data.len()].copy_from_slice(data);
+        }
+        let kind = BarKind::Memory { prefetchable: true, is_64: false };
+        let mut bars = [None; 7];
+        bars[0] = Some(Bar { start: 0xfe40_0000, size: 0x1000, kind });
+        let config = ConfigSpace::from_bytes(&bytes, ConfigSize::Extended, &bars);
+        let own = VirtualConfig::new(&config, &bars);
+        (config, own)
+    }
+
+    fn read(own: &mut VirtualConfig, config: &ConfigSpace, at: u16) -> u32 {
+        let mut data = [0; 4];
+        own.read(config, at, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    #[test]
+    fn bars_size_without_reaching_the_function() {
+        let (mut config, mut own) = function();
+        own.write(&mut config, 0x10, &[0xff; 4], false);
+        assert_eq!(read(&mut own, &config, 0x10), 0xffff_f008);
+        assert_eq!(config.u32(0x10), 0xfe40_0000);
+    }
+
+    #[test]
+    fn a_reset_behind_our_back_is_mended() {
+        let (mut config, mut own) = function();
+        config.reset();
+        assert_eq!((config.u32(0x10), config.u16(4)), (0, 0));
+        own.write(&mut config, 4, &[2, 0], false);
+        assert_eq!((config.u32(0x10), config.u16(4)), (0xfe40_0000, 2));
+    }
+
+    #[test]
+    fn a_reset_is_asked_for_once() {
+        let (mut config, mut own) = function();
+        let (len, effects) = own.write(&mut config, 0x48, &[0x10, 0xa8], false);
+        assert_eq!((len, effects.reset), (2, true));
+        assert_eq!(read(&mut own, &config, 0x48) & 0xffff, 0x2000);
+        let (_, effects) = own.write(&mut config, 0x48, &[0, 0], false);
+        assert!(!effects.reset);
+    }
+
+    #[test]
+    fn msi_is_the_users_only_while_it_is_enabled() {
+        let (mut config, mut own) = function();
+        own.write(&mut config, 0x82, &[0x21, 0], false);
+        assert_eq!((read(&mut own, &config, 0x80) >> 16, config.u16(0x82)), (0, 4));
+        own.msi_vectors_log2 = 1;
+        own.write(&mut config, 0x82, &[0x21, 0], true);
+        assert_eq!((read(&mut own, &config, 0x80) >> 16, config.u16(0x82)), (0x11, 0x15));
+        own.write(&mut config, 0x84, &[0x12, 0x34, 0xe0, 0xfe], true);
+        assert_eq!((read(&mut own, &config, 0x84), config.u32(0x84)), (0xfee0_3412, 0));
+    }
+
+    #[test]
+    fn pieces_end_with_capabilities_and_dwords() {
+        let (mut config, mut own) = function();
+        let mut lens = |at, count: usize| own.write(&mut config, at, &[0; 8][..count], false).0;
+        assert_eq!([lens(0, 8), lens(2, 8), lens(1, 8), lens(0x50, 3)], [4, 2, 1, 2]);
+        // MSI ends at 0x8a; what follows belongs to nobody, and is raw.
+        assert_eq!([lens(0x88, 4), lens(0x8a, 4), lens(0x8c, 4)], [2, 2, 4]);
+    }
+
+    #[test]
+    fn error_masks_are_the_users_gaps_are_raw() {
+        let (mut config, mut own) = function();
+        own.write(&mut config, 0x108, &[0xff; 4], false);
+        own.write(&mut config, 0x200, &[0x5a; 4], false);
+        assert_eq!(read(&mut own, &config, 0x108), 0x03ff_f030);
+        assert_eq!((read(&mut own, &config, 0x200), config.u32(0x200)), (0x5a5a_5a5a, 0x5a5a_5a5a));
+    }
+}
