@@ -2,7 +2,7 @@
 
 use crate::event::Event;
 use crate::refusal::{Field, MapRefusal};
-use crate::space::{AddressSpace, Env, Mapping, State};
+use crate::space::{AddressSpace, Env, Mapping, SharedPin, State};
 use crate::{IovaRange, LockBudget, OverLimit, PinError, PinId, Pinned, Prot};
 
 /// Pages a dirty bitmap can cover (the kernel's `DIRTY_BITMAP_PAGES_MAX`).
@@ -33,7 +33,9 @@ impl AddressSpace {
         if prot.is_empty() {
             return Err(MapRefusal::NoAccess);
         }
-        if vaddr.checked_add(range.size().wrapping_sub(1)).is_none() {
+        // No request can say 2^64 bytes, and no memory has them.
+        let whole = range == IovaRange::ALL;
+        if whole || vaddr.checked_add(range.size().wrapping_sub(1)).is_none() {
             return Err(MapRefusal::VaddrWraps { vaddr, size: range.size() });
         }
         self.check_aligned(range, vaddr)?;
@@ -107,10 +109,9 @@ impl AddressSpace {
         }
         let mut low = whole;
         if whole.is_pinned() {
-            let shared = self
-                .shared_pins
-                .entry(whole.pin)
-                .or_insert(super::SharedPin { mappings: 1, charged_pages: whole.charged_pages });
+            let alone =
+                SharedPin { mappings: 1, charged_pages: whole.charged_pages, mm: whole.mm };
+            let shared = self.shared_pins.entry(whole.pin).or_insert(alone);
             shared.mappings = shared.mappings.saturating_add(1);
             low.charged_pages = 0;
             low.state.insert(State::SHARED_PIN);

@@ -5,6 +5,7 @@ use core::ops::Range;
 use pci::Bar;
 use uapi::region::RegionIndex;
 
+use super::region::memory_on;
 use super::{Device, DeviceEnv, DeviceRefusal};
 
 /// A part of a BAR that a client may map.
@@ -53,6 +54,14 @@ impl Device {
         let end = end.and_then(|len| start.checked_add(len)).filter(|end| *end <= pages_end);
         let end = end.ok_or(DeviceRefusal::BeyondBar { bar: number, offset: start })?;
         Ok(Mappable { bar: number, range: start..end })
+    }
+
+    /// Whether an access to a mapped BAR would reach the function now. Where not, it is a
+    /// `SIGBUS`, and pinning the mapping an `EFAULT`.
+    pub(crate) fn decodes_memory(&self, env: &mut DeviceEnv<'_>) -> bool {
+        let Some(open) = &self.open else { return false };
+        let on = env.with_model(self.id, |model, _| memory_on(&open.config, model.config()));
+        !open.low_power.is_entered() && on.unwrap_or(false)
     }
 
     /// An access to a mapped BAR, of any width. It reaches all of the BAR, the MSI-X table too;

@@ -9,7 +9,7 @@ use super::config::{Effects, VirtualConfig};
 use super::{Device, DeviceEnv, DeviceRefusal, is_in_d3};
 
 /// Whether memory BARs answer: the user's own decode bit, and the power state.
-fn memory_on(own: &VirtualConfig, config: &ConfigSpace) -> bool {
+pub(super) fn memory_on(own: &VirtualConfig, config: &ConfigSpace) -> bool {
     own.command().contains(Command::MEMORY) && !is_in_d3(config)
 }
 

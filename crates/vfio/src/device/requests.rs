@@ -124,6 +124,13 @@ impl System {
         Ok(self.on_device(id, ctx, |device, env| device.mmap(env, offset, len, shared))?)
     }
 
+    /// Whether an access of a client to a mapped BAR of a device reaches it now. Where not, it is a
+    /// `SIGBUS`, and pinning the mapping fails
+    /// ([`PinFault::DeviceOff`](iommu::PinFault::DeviceOff)).
+    pub fn device_decodes_memory(&mut self, id: DeviceId, ctx: &mut Ctx<'_>) -> bool {
+        self.on_device(id, ctx, |device, env| Ok(device.decodes_memory(env))).unwrap_or(false)
+    }
+
     /// An access of a client to a mapped BAR of a device.
     ///
     /// # Errors
