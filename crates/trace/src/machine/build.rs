@@ -8,7 +8,7 @@ use iommu::{
 use pci::Bar;
 use serde_json::{Map, Value};
 
-use super::facts::{Arch, DeviceKind, Facts};
+use super::facts::{Arch, DeviceKind, Facts, Intx};
 use super::header::{At, BadHeader, Header, HeaderDevice};
 use super::kernel::dialect_of;
 use crate::process::ProcessLayout;
@@ -42,6 +42,10 @@ pub(crate) struct DeviceSpec {
     pub(crate) constants: Vec<(u8, u64, Vec<u8>)>,
     /// The start of its ROM.
     pub(crate) rom: Vec<u8>,
+    /// Where its INTx line leads.
+    pub(crate) intx: Intx,
+    /// Whether its link comes back after a reset of its bus.
+    pub(crate) link_comes_back: bool,
 }
 
 /// A machine as a header describes it.
@@ -76,8 +80,9 @@ impl Machine {
             let expected = format!("machine to be {}, found {name}", facts.arches());
             return Err(BadHeader { member: "machine".into(), expected });
         };
-        let (host, memory) = host(header, facts, arch, dialect)?;
-        let devices = header.devices.iter().map(|d| spec(d, facts, arch)).collect();
+        let (host, memory, intx) = host(header, facts, arch, dialect)?;
+        let spec = |d| DeviceSpec { intx, ..spec(d, facts, arch) };
+        let devices = header.devices.iter().map(spec).collect();
         let layout = ProcessLayout {
             page: header.page_size,
             top: arch.mmap_top.0,
@@ -124,13 +129,13 @@ fn dialect_for(
     }
 }
 
-/// The host, and the memory it has.
+/// The host, the memory it has, and where INTx lines lead.
 fn host(
     header: &Header,
     facts: &Facts,
     arch: &Arch,
     dialect: &'static Dialect,
-) -> Result<(Host, u64), BadHeader> {
+) -> Result<(Host, u64, Intx), BadHeader> {
     let named = header.platform.as_deref().and_then(|name| facts.platform(name));
     let platform = named.or_else(|| facts.platform(&arch.platform));
     let mut members = platform.map(|p| p.host.clone()).unwrap_or_default();
@@ -148,6 +153,7 @@ fn host(
         return at.bad("controller", "a known interrupt controller");
     };
     let memory = at.number("memory")?.or(named.and_then(|p| p.memory).map(|m| m.0));
+    let intx = named.and_then(|p| p.intx).unwrap_or(controller.intx);
     let controller = InterruptController {
         kind,
         doorbell: at.number("doorbell")?.unwrap_or(controller.doorbell.0),
@@ -162,7 +168,7 @@ fn host(
         controllers: vec![controller],
         limits: limits(&header.params)?,
     };
-    Ok((host, memory.unwrap_or(u64::MAX)))
+    Ok((host, memory.unwrap_or(u64::MAX), intx))
 }
 
 fn iommu(
@@ -281,6 +287,9 @@ fn spec(device: &HeaderDevice, facts: &Facts, arch: &Arch) -> DeviceSpec {
         _ => 0xffff,
     };
     let known = facts.device(word(0), word(2));
+    let size = pci::ConfigSize::of(device.config_size);
+    let config = pci::ConfigSpace::from_bytes(&device.config, size, &[None; 7]);
+    let express = config.capability(pci::regs::cap::EXPRESS).is_some();
     let mut bars = [None; 7];
     for (bar, &(start, end, flags)) in bars.iter_mut().zip(&device.resource) {
         *bar = Bar::from_resource(start, end, flags);
@@ -296,6 +305,8 @@ fn spec(device: &HeaderDevice, facts: &Facts, arch: &Arch) -> DeviceSpec {
         reset_method: device.reset_method.clone(),
         constants: known.map(|k| constants(k, arch)).unwrap_or_default(),
         rom: known.map(|k| k.rom.0.clone()).unwrap_or_default(),
+        intx: Intx::default(),
+        link_comes_back: arch.link_comes_back || !express,
     }
 }
 

@@ -57,8 +57,28 @@ pub(crate) struct Arch {
     /// What every byte of an address that no device claims reads as.
     #[serde(default)]
     pub(crate) unassigned: Hex,
+    /// Whether the link of a PCI Express function comes back after a reset of its bus.
+    #[serde(default = "yes")]
+    pub(crate) link_comes_back: bool,
     /// The platform to take what a header does not say from.
     pub(crate) platform: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where INTx lines lead.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Intx {
+    /// Nowhere.
+    None,
+    /// To a controller that looks at levels.
+    #[default]
+    Level,
+    /// To one that misses a line which is up already.
+    Rise,
 }
 
 /// A kind of IOMMU.
@@ -75,6 +95,8 @@ pub(crate) struct IommuKind {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Controller {
     pub(crate) doorbell: Number,
+    #[serde(default)]
+    pub(crate) intx: Intx,
     /// Dialects in which MSI-X vectors can be added while others are live.
     #[serde(default)]
     pub(crate) dynamic_msix: Vec<String>,
@@ -84,6 +106,8 @@ pub(crate) struct Controller {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Platform {
     pub(crate) controller: String,
+    /// In place of the controller's.
+    pub(crate) intx: Option<Intx>,
     pub(crate) memory: Option<Number>,
     /// As in a header.
     pub(crate) host: Map<String, Value>,

@@ -7,5 +7,6 @@ mod kernel;
 
 pub(crate) use build::{DeviceSpec, Machine};
 pub use facts::Facts;
+pub(crate) use facts::Intx;
 pub(crate) use header::Header;
 pub use kernel::dialect_of;

@@ -93,6 +93,10 @@ impl Caller for Process {
         self.events.count(event) != 0
     }
 
+    fn clear_event(&mut self, event: EventId) {
+        self.read_back(event);
+    }
+
     fn install_device_fd(&mut self, device: DeviceId) -> Result<i32, Errno> {
         self.open(File::Device(device))
     }

@@ -217,7 +217,11 @@ impl Process {
         match self.file(fd) {
             None => Err(Errno::EBADF),
             Some(File::Event(event)) if value != u64::MAX => {
-                if self.events.add(event, value) { Ok(()) } else { Err(Errno::EAGAIN) }
+                if self.events.add(event, value) {
+                    Ok(())
+                } else {
+                    Err(Errno::EAGAIN)
+                }
             }
             Some(_) => Err(Errno::EINVAL),
         }
@@ -229,7 +233,7 @@ impl Process {
     }
 
     /// Reads an eventfd's counter back to 0, for a device that watches it.
-    pub(crate) fn clear_event(&mut self, event: EventId) {
+    pub(crate) fn read_back(&mut self, event: EventId) {
         let _ = self.events.take(event);
     }
 

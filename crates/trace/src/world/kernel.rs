@@ -3,16 +3,19 @@
 use devices::{Constant, Edu, Shape};
 use pci::{Bdf, ConfigSize, ConfigSpace};
 use uapi::Errno;
-use vfio::device::PciFunction;
+use vfio::device::{IntxLine, Mmio, PciFunction};
 use vfio::{ContainerTable, Ctx, DeviceId, Driver, GroupId, ModelTable, Refusal};
 
 use super::{DRIVERS, World};
-use crate::machine::DeviceSpec;
+use crate::machine::{DeviceSpec, Intx};
 use crate::ops::{Failure, Stop, Sys};
 use crate::process::{Access, File, Process};
 
 /// Vendor and device of `edu`, as configuration space has them.
 const EDU: [u8; 4] = [0x34, 0x12, 0xe8, 0x11];
+
+/// Positions of a device's file are a region's index above, an offset below.
+const REGION_SHIFT: u32 = 40;
 
 /// In place of an address that is none; the header was read with its addresses checked.
 const NOWHERE: Bdf = match Bdf::new(0, 0, 0, 0) {
@@ -26,8 +29,14 @@ const MAX_ROUNDS: u32 = 1000;
 /// What the kernel knows of a device.
 pub(super) fn function(device: &DeviceSpec) -> PciFunction {
     let bdf = device.bdf.parse().unwrap_or(NOWHERE);
-    PciFunction::new(bdf, GroupId(device.group), device.bars)
-        .with_reset_methods(device.reset_method.as_deref().unwrap_or_default())
+    let line = match device.intx {
+        Intx::None => IntxLine::None,
+        Intx::Level => IntxLine::Level,
+        Intx::Rise => IntxLine::Rise,
+    };
+    let function = PciFunction::new(bdf, GroupId(device.group), device.bars)
+        .with_reset_methods(device.reset_method.as_deref().unwrap_or_default());
+    PciFunction { line, link_comes_back: device.link_comes_back, ..function }
 }
 
 /// The device itself.
@@ -164,13 +173,16 @@ impl World {
         data: &mut [u8],
         write: bool,
     ) -> Result<(), Stop> {
+        let access = if write { Mmio::Write(data) } else { Mmio::Read(data) };
+        self.mmio(id, position, access).map_err(|_| Stop::Killed("SIGBUS"))
+    }
+
+    /// An access to the BAR that a position of a device's file lies in.
+    fn mmio(&mut self, id: DeviceId, position: u64, access: Mmio<'_>) -> Result<(), Refusal> {
         let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
-        let answer = if write {
-            self.system.device_write(id, &mut ctx, position, data)
-        } else {
-            self.system.device_read(id, &mut ctx, position, data)
-        };
-        answer.map(|_| ()).map_err(|_| Stop::Killed("SIGBUS"))
+        let bar = u8::try_from(position >> REGION_SHIFT).unwrap_or(u8::MAX);
+        let offset = position & ((1 << REGION_SHIFT) - 1);
+        self.system.device_mmio(id, &mut ctx, bar, offset, access)
     }
 
     /// `mmap(MAP_SHARED | MAP_FIXED)` of a device's descriptor.
@@ -202,19 +214,16 @@ impl World {
         if let Err(refusal) = self.system.device_mmap(id, &mut ctx, offset, size, true) {
             return Err(self.refused(&refusal));
         }
-        self.regions_mapped = true;
+        self.regions.insert(id, offset & !0xfff);
         let mapped = self.process.map_region(at, size, access, fd, offset);
         mapped.map_err(|errno| Failure::new(errno, "there is no room at that address"))
     }
 
     /// Lets the process know which devices decode memory: pins of their BARs depend on it.
     pub(crate) fn note_decoding(&mut self) {
-        if !self.regions_mapped {
-            return;
-        }
-        for id in (0..).map(DeviceId).take(self.devices.len()) {
-            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
-            let on = self.system.device_decodes_memory(id, &mut ctx);
+        for (id, position) in self.regions.clone() {
+            // Registers of the models here read without side effects.
+            let on = self.mmio(id, position, Mmio::Read(&mut [0; 4])).is_ok();
             self.process.set_decoding(id, on);
         }
     }
@@ -243,7 +252,7 @@ impl World {
                     .map(|(id, _)| id)
                     .collect();
                 if !watchers.is_empty() {
-                    self.process.clear_event(event);
+                    self.process.read_back(event);
                     delivered = true;
                 }
                 for id in watchers {

@@ -3,6 +3,8 @@
 mod kernel;
 mod params;
 
+use std::collections::BTreeMap;
+
 use vfio::{ContainerTable, DeviceId, Driver, ModelTable, System};
 
 use crate::machine::{DeviceSpec, Machine};
@@ -52,8 +54,9 @@ pub(crate) struct World {
     /// Names of memories and where they start.
     memories: Vec<(String, u64)>,
     disable_hugepages: bool,
-    /// A mapping of device memory was made: pins need to know which devices decode.
-    regions_mapped: bool,
+    /// Devices whose memory was mapped, and a position mapped: pins need to know whether they
+    /// decode it.
+    regions: BTreeMap<DeviceId, u64>,
 }
 
 impl World {
@@ -80,7 +83,7 @@ impl World {
             slots: Slots { c: [-1; 8], g: [-1; 8], d: [-1; 8], e: [-1; 64] },
             memories: Vec::new(),
             disable_hugepages: machine.disable_hugepages,
-            regions_mapped: false,
+            regions: BTreeMap::new(),
             system,
         }
     }
