@@ -261,6 +261,18 @@ pub enum AttachRefusal {
         /// Its number.
         group: u32,
     },
+    /// The group's IOMMU has no page small enough for what is mapped.
+    #[error(
+        "group {group} is behind an IOMMU with pages of {granule:#x} bytes, and {mapping} is mapped"
+    )]
+    PageSize {
+        /// Its number.
+        group: u32,
+        /// The smallest page of its IOMMU in bytes.
+        granule: u64,
+        /// The lowest mapping that is not made of such pages.
+        mapping: IovaRange,
+    },
     /// A device must keep an identity mapping that a user's domain cannot give it.
     #[error("a device of group {group} needs {} mapped to itself ({})", .region.range, .region.owner)]
     NeedsDirect {

@@ -42,22 +42,17 @@ impl ValidRanges {
         self.0.get(after.checked_sub(1)?).copied().filter(|r| r.covers(wanted))
     }
 
-    /// Cuts everything outside `aperture`. A range whose last byte is the aperture's first is
-    /// dropped whole, as the kernel drops it.
+    /// Cuts everything outside `aperture`. A range of which only the aperture's first or last byte
+    /// would stay is dropped whole, as the kernel drops it (`vfio_iommu_aper_resize`).
     pub fn clip(&mut self, aperture: IovaRange) {
-        let span = self.span();
         self.0.retain_mut(|r| {
-            // The kernel tests an end only when the aperture really cuts there.
-            let cut_low = span.is_some_and(|s| aperture.first() > s.first());
-            if cut_low && r.last() <= aperture.first() {
-                return false;
-            }
+            let more_than_an_end = r.last() > aperture.first() && r.first() < aperture.last();
             match r.intersection(aperture) {
-                Some(kept) => {
+                Some(kept) if more_than_an_end => {
                     *r = kept;
                     true
                 }
-                None => false,
+                _ => false,
             }
         });
     }
@@ -103,6 +98,9 @@ mod tests {
         assert_eq!(v.as_slice(), [r(0x2000, 0x2fff)]);
         v.clip(r(0, u64::MAX));
         assert_eq!(v.as_slice(), [r(0x2000, 0x2fff)]);
+        let mut v = ValidRanges(vec![r(0, 0), r(0x1000, 0x1fff), r(0x3000, 0x4000)]);
+        v.clip(r(0, 0x3000));
+        assert_eq!(v.as_slice(), [r(0x1000, 0x1fff)]);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl AddressSpace {
         if !iommu.msi_isolated && !limits.allow_unsafe_interrupts {
             return Err(AttachRefusal::UnsafeInterrupts { group: number });
         }
+        self.check_page_size(iommu, number)?;
         self.pin_unpinned(limit_pages, env)?;
         let mut merged = false;
         for domain in &mut self.domains {
@@ -78,7 +79,6 @@ impl AddressSpace {
         let Some(at) = self.domains.iter().position(|d| d.member(group).is_some()) else {
             return false;
         };
-        self.all_dirty_once();
         let empty = self.domains.get_mut(at).is_some_and(|d| d.leave(group));
         if empty {
             self.domains.remove(at);
@@ -142,6 +142,17 @@ impl AddressSpace {
         Ok(valid)
     }
 
+    /// Mappings made while pages could be smaller need not fit the pages of a new IOMMU.
+    fn check_page_size(&self, iommu: &Iommu, group: u32) -> Result<(), AttachRefusal> {
+        let granule = iommu.page_sizes.smallest();
+        let within = granule.wrapping_sub(1);
+        let unfit = |r: &IovaRange| r.first() & within != 0 || r.size() & within != 0;
+        match self.table.iter().map(|(r, _)| r).find(unfit) {
+            Some(mapping) => Err(AttachRefusal::PageSize { group, granule, mapping }),
+            None => Ok(()),
+        }
+    }
+
     /// Pins what was mapped while there was no IOMMU: all of it or nothing.
     fn pin_unpinned(
         &mut self,
@@ -197,8 +208,18 @@ impl AddressSpace {
         }
     }
 
+    /// The sizes that every domain has. Domains that share none meet at the largest of their
+    /// smallest pages: the others make it up of theirs. (A kernel counts the trailing zeros of 0.)
     fn update_page_sizes(&mut self) {
-        let common = self.domains.iter().fold(PageSizes::ALL, |s, d| s.and(d.page_sizes()));
+        let sizes = || self.domains.iter().map(Domain::page_sizes);
+        let mut common = sizes().fold(PageSizes::ALL, PageSizes::and);
+        if common == PageSizes(0) {
+            common = PageSizes(sizes().map(PageSizes::smallest).max().unwrap_or(0));
+        }
+        let before = self.page_sizes.smallest();
         self.page_sizes = common.for_cpu_pages(self.page_size);
+        if self.page_sizes.smallest() != before {
+            self.renew_dirty();
+        }
     }
 }

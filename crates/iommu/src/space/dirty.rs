@@ -1,9 +1,10 @@
 //! Dirty tracking: which pages a device may have written.
 //!
 //! A real IOMMU of VFIO's kind cannot tell, so the kernel reports every page of a mapping that a
-//! device can reach, each time it is asked. That takes no bitmap per mapping: what is kept is
-//! whether pages became dirty once for another reason, and the tail of the kernel's bitmap, where
-//! stray bits live (see [`Dialect::dirty_bits_stray`](crate::Dialect)).
+//! device can reach, each time it is asked. (That a device left does not show: as long as another
+//! one stays everything is dirty anyway, and with the last one the mappings go.) That takes no
+//! bitmap per mapping: what is kept is the tail of the kernel's bitmap, where stray bits live (see
+//! [`Dialect::dirty_bits_stray`](crate::Dialect)).
 
 use alloc::collections::BTreeMap;
 
@@ -24,8 +25,6 @@ pub trait BitmapSink {
 /// What is kept of a mapping's bitmap while tracking is on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct DirtyBits {
-    /// Every page counts as written once: its last device has left.
-    all_once: bool,
     /// Bits beyond the last page: of the word that holds the bit after it, and of the next.
     tail: [u64; 2],
 }
@@ -147,8 +146,7 @@ impl AddressSpace {
         let Some(bits) = self.dirty.as_mut().and_then(|d| d.get_mut(&range.first())) else {
             return Ok(());
         };
-        let words = Words { pages, dirty: reachable || bits.all_once, tail: bits.tail };
-        bits.all_once = false;
+        let words = Words { pages, dirty: reachable, tail: bits.tail };
 
         let first_bit = range.first().wrapping_sub(base).wrapping_shr(page_shift);
         let (at, shift) = (first_bit >> 6, u32::try_from(first_bit & 63).unwrap_or(0));
@@ -205,21 +203,19 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// A mapping was cut at `at`.
+    /// A mapping was cut at `at`: both halves begin with clean bitmaps.
     pub(super) fn cut_dirty(&mut self, range: IovaRange, at: u64) {
-        if let Some(dirty) = &mut self.dirty
-            && let Some(whole) = dirty.remove(&range.first())
-        {
-            let half = DirtyBits { all_once: whole.all_once, tail: [0; 2] };
-            dirty.insert(range.first(), half);
-            dirty.insert(at, half);
+        if let Some(dirty) = &mut self.dirty {
+            dirty.insert(range.first(), DirtyBits::default());
+            dirty.insert(at, DirtyBits::default());
         }
     }
 
-    /// A device that could write everywhere leaves: everything counts as written once.
-    pub(super) fn all_dirty_once(&mut self) {
+    /// The page size changed: other pages need other bitmaps. (A kernel goes on with the old ones,
+    /// beyond their end when pages became smaller.)
+    pub(super) fn renew_dirty(&mut self) {
         if let Some(dirty) = &mut self.dirty {
-            dirty.values_mut().for_each(|d| d.all_once = true);
+            dirty.values_mut().for_each(|bits| *bits = DirtyBits::default());
         }
     }
 

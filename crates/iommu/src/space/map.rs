@@ -109,8 +109,7 @@ impl AddressSpace {
         }
         let mut low = whole;
         if whole.is_pinned() {
-            let alone =
-                SharedPin { mappings: 1, charged_pages: whole.charged_pages, mm: whole.mm };
+            let alone = SharedPin { mappings: 1, charged_pages: whole.charged_pages, mm: whole.mm };
             let shared = self.shared_pins.entry(whole.pin).or_insert(alone);
             shared.mappings = shared.mappings.saturating_add(1);
             low.charged_pages = 0;

@@ -5,6 +5,7 @@
 //! translates; nothing here locks, sleeps or prints.
 
 mod attach;
+mod choose;
 mod dirty;
 mod map;
 mod msi;
@@ -105,6 +106,8 @@ impl Mapping {
 struct SharedPin {
     mappings: u32,
     charged_pages: u64,
+    /// Who paid, whatever became of the mappings' user addresses.
+    mm: MmId,
 }
 
 /// What every IOVA of a container means.

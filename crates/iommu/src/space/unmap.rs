@@ -120,7 +120,7 @@ impl AddressSpace {
         let Some(shared) = self.shared_pins.get_mut(&mapping.pin) else { return };
         shared.mappings = shared.mappings.saturating_sub(1);
         if shared.mappings == 0 {
-            env.locked.uncharge(mapping.mm, shared.charged_pages);
+            env.locked.uncharge(shared.mm, shared.charged_pages);
             env.pinner.unpin(mapping.pin);
             self.shared_pins.remove(&mapping.pin);
         }

@@ -76,14 +76,15 @@ impl AddressSpace {
         if existing != range {
             return Err(VaddrRefusal::NotExact { wanted: range, existing });
         }
+        let moves = mapping.mm != budget.mm;
         // The halves of a cut share one charge, which stays with the address space that paid it.
-        if mapping.mm != budget.mm && !mapping.state.contains(State::SHARED_PIN) {
+        if moves && !mapping.state.contains(State::SHARED_PIN) {
             env.locked.charge(budget, mapping.charged_pages).map_err(VaddrRefusal::OverLimit)?;
             env.locked.uncharge(mapping.mm, mapping.charged_pages);
         }
         if let Some((_, m)) = self.table.get_mut(range.first()) {
             m.vaddr = vaddr;
-            if !m.state.contains(State::SHARED_PIN) {
+            if moves {
                 m.mm = budget.mm;
                 m.state.set(State::MAY_LOCK, budget.limit_pages.is_none());
             }
