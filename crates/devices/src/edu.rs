@@ -2,7 +2,7 @@
 //!
 //! Source: docs/specs/edu.rst of QEMU, and recordings of QEMU 10.0. Two differences that software
 //! cannot rely on: both engines finish within the register write that starts them, and a transfer
-//! that leaves the buffer moves nothing. A reset of the function leaves the device's own registers
+//! that leaves the buffer ends at the buffer's end. A reset of the function leaves the device's own registers
 //! alone, as QEMU's does.
 
 use alloc::boxed::Box;
@@ -180,11 +180,12 @@ impl Edu {
     }
 }
 
-/// The part of the buffer that the DMA engine sees at `start..start + count`.
+/// The part of the buffer that the DMA engine sees at `start`, at most `count` bytes of it; `None`
+/// when it does not start in the buffer.
 fn part(buffer: &mut [u8], start: u64, count: u64) -> Option<&mut [u8]> {
-    let first = usize::try_from(start.checked_sub(BUFFER)?).ok()?;
-    let end = first.checked_add(usize::try_from(count).ok()?)?;
-    buffer.get_mut(first..end)
+    let part = buffer.get_mut(usize::try_from(start.checked_sub(BUFFER)?).ok()?..)?;
+    let count = usize::try_from(count).unwrap_or(usize::MAX).min(part.len());
+    part.get_mut(..count)
 }
 
 /// n! modulo 2^32. From 34 on it is 0: 34! has 32 factors of two.

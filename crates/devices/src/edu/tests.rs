@@ -126,10 +126,12 @@ fn a_transfer_ends_with_its_message() {
 }
 
 #[test]
-fn transfers_outside_the_buffer_move_nothing() {
+fn transfers_end_with_the_buffer() {
     let (mut edu, mut m) = (Edu::new(), Machine::new());
-    for (start, count) in [(0x4_0001, 4096), (0x3_ffff, 2), (0x4_0000, u64::MAX), (0, 1)] {
+    for (start, count) in [(0x3_ffff, 2), (0x4_1000, 1), (0, 1), (u64::MAX, u64::MAX)] {
         dma(&mut edu, start, 0x1000, count, 3, &mut m);
     }
     assert_eq!(m.memory, [0xa5; 0x1000]);
+    dma(&mut edu, 0x4_0ffe, 0x1000, u64::MAX, 3, &mut m);
+    assert_eq!(m.memory[..4], [0, 0, 0xa5, 0xa5]);
 }
