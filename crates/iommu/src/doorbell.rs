@@ -66,7 +66,8 @@ impl DoorbellTable {
     pub fn bind(&mut self, doorbell: u64) -> Result<(u64, bool), WindowFull> {
         let offset = doorbell & self.page_size.wrapping_sub(1);
         let page = doorbell.wrapping_sub(offset);
-        if let Some(b) = self.bindings.iter().find(|b| b.doorbell == page) {
+        let wanted = if planted!(DoorbellBoundTwice) { doorbell } else { page };
+        if let Some(b) = self.bindings.iter().find(|b| b.doorbell == wanted) {
             return Ok((b.iova | offset, false));
         }
         let used = u64::try_from(self.bindings.len()).map_err(|_| WindowFull)?;

@@ -14,6 +14,20 @@
 
 extern crate alloc;
 
+/// Whether a bug is planted; `false` where none can be.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($bug:ident) => {
+        crate::planted::is_planted(crate::planted::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
 pub mod account;
 pub mod cache;
 pub mod dialect;
@@ -24,6 +38,8 @@ pub mod fault;
 pub mod host;
 pub mod pgsize;
 pub mod pin;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod prot;
 pub mod range;
 pub mod refusal;

@@ -86,7 +86,7 @@ impl AddressSpace {
         if self.domains.is_empty() {
             self.unmap(IovaRange::ALL, env);
             self.valid = ValidRanges::default();
-        } else {
+        } else if !planted!(DetachKeepsRanges) {
             self.rebuild_valid();
         }
         self.update_page_sizes();
@@ -124,7 +124,12 @@ impl AddressSpace {
             }
         }
         for region in excluding(&group.reserved) {
-            if let Some((mapping, _)) = self.table.first_overlap(region.range) {
+            let mut range = region.range;
+            if planted!(AttachMissesLastByte) {
+                range =
+                    IovaRange::new(range.first(), range.last().wrapping_sub(1)).unwrap_or(range);
+            }
+            if let Some((mapping, _)) = self.table.first_overlap(range) {
                 return Err(AttachRefusal::Reserved {
                     group: number,
                     region: region.clone(),

@@ -168,6 +168,9 @@ impl AddressSpace {
             if !stray {
                 lead &= low_bits(u64::from(shift));
             }
+            if planted!(DirtyLosesLead) {
+                lead = 0;
+            }
         }
         let mut chunk = [0u64; CHUNK];
         let mut done = 0u64;

@@ -42,7 +42,7 @@ impl AddressSpace {
 
         // An overlap beats every later refusal, and the insertion below finds it for free: it is
         // searched for apart only when something else is about to be refused.
-        if self.available() == 0 {
+        if self.is_full() {
             self.check_free(range)?;
             return Err(MapRefusal::NoEntriesLeft { limit: self.max_mappings });
         }
@@ -75,7 +75,9 @@ impl AddressSpace {
         }
         if let Err(refusal) = self.start_dirty(range) {
             self.table.remove(range.first());
-            release(&mapping, env);
+            if !planted!(FailedMapStaysPinned) {
+                release(&mapping, env);
+            }
             return Err(refusal);
         }
         self.cache.fit(self.table.len());
@@ -104,7 +106,7 @@ impl AddressSpace {
         ) else {
             return Ok(());
         };
-        if self.available() == 0 {
+        if self.is_full() {
             return Err(MapRefusal::NoEntriesLeft { limit: self.max_mappings });
         }
         let mut low = whole;
@@ -117,8 +119,10 @@ impl AddressSpace {
         }
         let mut high = low;
         high.vaddr = whole.vaddr.wrapping_add(below.size());
-        high.pin_offset = whole.pin_offset.wrapping_add(below.size());
-        if low.vaddr_is_invalid() {
+        if !planted!(CutLosesPinOffset) {
+            high.pin_offset = whole.pin_offset.wrapping_add(below.size());
+        }
+        if low.vaddr_is_invalid() && !planted!(CutForgetsInvalid) {
             self.invalid_vaddrs = self.invalid_vaddrs.saturating_add(1);
         }
         self.table.remove(range.first());

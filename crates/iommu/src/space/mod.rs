@@ -163,6 +163,15 @@ impl AddressSpace {
         self.max_mappings.saturating_sub(u32::try_from(self.table.len()).unwrap_or(u32::MAX))
     }
 
+    /// Whether no further mapping may be made.
+    fn is_full(&self) -> bool {
+        let len = self.table.len();
+        if planted!(OneMappingTooMany) {
+            return len > self.max_mappings as usize;
+        }
+        len >= self.max_mappings as usize
+    }
+
     /// The number of mappings.
     #[must_use]
     pub fn len(&self) -> usize {

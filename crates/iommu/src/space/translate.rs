@@ -36,7 +36,8 @@ impl AddressSpace {
                 .ok_or_else(|| fault(FaultReason::NotMapped));
         };
         let mut allowed = mapping.prot;
-        if !domain.write_only() && allowed.contains(Prot::WRITE) {
+        let write_only = domain.write_only() && !planted!(WriteOnlyReadable);
+        if !write_only && allowed.contains(Prot::WRITE) {
             allowed |= Prot::READ;
         }
         if !allowed.contains(access) {

@@ -80,7 +80,9 @@ impl AddressSpace {
         // The halves of a cut share one charge, which stays with the address space that paid it.
         if moves && !mapping.state.contains(State::SHARED_PIN) {
             env.locked.charge(budget, mapping.charged_pages).map_err(VaddrRefusal::OverLimit)?;
-            env.locked.uncharge(mapping.mm, mapping.charged_pages);
+            if !planted!(UpdateChargesTwice) {
+                env.locked.uncharge(mapping.mm, mapping.charged_pages);
+            }
         }
         if let Some((_, m)) = self.table.get_mut(range.first()) {
             m.vaddr = vaddr;

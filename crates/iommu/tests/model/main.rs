@@ -23,6 +23,7 @@ mod tally;
 mod world;
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use std::{env, panic};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -36,8 +37,12 @@ const CASES: u32 = 700;
 /// Steps of a sequence.
 const STEPS: Range<usize> = 30..130;
 
+/// The tally of what was met, and what is planted, are of the whole process.
+static TURN: Mutex<()> = Mutex::new(());
+
 #[test]
 fn the_engine_is_what_the_model_says_and_every_refusal_occurs() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(why) = run(number("MODEL_CASES", CASES), 4096) {
         panic!("{why}");
     }
@@ -58,6 +63,24 @@ fn the_engine_is_what_the_model_says_and_every_refusal_occurs() {
     assert_eq!(met.keys().find(|name| !known(name)), None, "a name that no table has");
 }
 
+#[cfg(feature = "planted")]
+#[test]
+fn every_planted_bug_is_caught() {
+    /// Enough to see what is wrong. (None would make the state machine's strategy panic.)
+    const SHRINKS: u32 = 40;
+    use iommu::planted::{Bug, plant};
+
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for bug in Bug::ALL {
+        plant(Some(bug));
+        let caught = run(CASES, SHRINKS);
+        plant(None);
+        let why = caught.expect_err(&format!("{bug:?} was not caught"));
+        println!("{bug:?}: {}", why.lines().next().unwrap_or_default());
+    }
+    tally::take();
+}
+
 /// Runs the state machine; the failure as text.
 fn run(cases: u32, max_shrink_iters: u32) -> Result<(), String> {
     let config = Config { cases, max_shrink_iters, failure_persistence: None, ..Config::default() };
@@ -68,7 +91,11 @@ fn run(cases: u32, max_shrink_iters: u32) -> Result<(), String> {
     let mut runner = TestRunner::new_with_rng(config.clone(), rng);
     // What fails is told once, after it was made small.
     let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| ()));
+    panic::set_hook(Box::new(|i| {
+        if std::env::var("DBG").is_ok() {
+            eprintln!("{i}")
+        }
+    }));
     let outcome = runner.run(&Machine::sequential_strategy(STEPS), |(model, steps, seen)| {
         System::test_sequential(config.clone(), model, steps, seen);
         Ok(())
