@@ -6,20 +6,20 @@
 //! for byte, in a modelled process on a modelled machine.
 //!
 //! ```
-//! use trace::{Options, Reader, Session, Step};
+//! use softvfio_trace::{Options, Reader, Session, Step};
 //!
 //! let trace = r#"{"kernel":"6.12.1","devices":{}}
 //! {"op":"open_container","want":{"ret":0}}
 //! {"op":"api_version","want":{"ret":0}}"#;
 //! let mut session = Session::start(Reader::new(trace.as_bytes(), "mine"), &Options::default())?;
-//! let mut tally = trace::Tally::default();
+//! let mut tally = softvfio_trace::Tally::default();
 //! while let Some(step) = session.step()? {
 //!     if let Step::Request(outcome) = step {
 //!         tally.add(&outcome);
 //!     }
 //! }
 //! assert_eq!(tally.line(), "2 answers, 2 matched, 0 known deviations");
-//! # Ok::<(), trace::ReadError>(())
+//! # Ok::<(), softvfio_trace::ReadError>(())
 //! ```
 
 mod compare;

@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(facts.device(0x8086, 0x10d3).unwrap().rom.0, [0]);
         assert!(facts.device(0x1b36, 0x10).is_some());
         let (line, column, what) = Facts::with("{\n\"devices\":[{\"id\":7}]}").unwrap_err();
-        assert_eq!((line, column), (2, 19));
+        assert_eq!((line, column), (2, 18));
         assert!(what.contains("expected a string"), "{what}");
         assert!(Facts::with(r#"{"devices":[{"id":"1:2","rom":"0"}]}"#).is_err());
     }

@@ -21,8 +21,9 @@ pub(super) fn ioctl(op: &mut Op<'_>) -> Done {
     arg.put(op, 0, &data)?;
     let fds = fds(op)?;
     let place = op.request.number("fds_at", 8)?;
+    let places = || (0..).map(|i: u64| place.wrapping_add(i * 4));
     let inside = |at: u64| at.checked_add(4).is_some_and(|end| end <= arg.room());
-    for (at, fd) in (place..).step_by(4).zip(&fds) {
+    for (at, fd) in places().zip(&fds) {
         if inside(at) {
             arg.put(op, at, &fd.to_le_bytes())?;
         }
@@ -33,7 +34,7 @@ pub(super) fn ioctl(op: &mut Op<'_>) -> Done {
     let room = usize::try_from(arg.room()).unwrap_or(0);
     let mut bytes = arg.bytes(op, 0, shown.min(room))?;
     // Numbers of files are shown as the request had them before they were put in.
-    for (at, _) in (place..).step_by(4).zip(&fds) {
+    for (at, _) in places().zip(&fds) {
         let range = usize::try_from(at).ok().and_then(|at| Some(at..at.checked_add(4)?));
         if let Some(range) = range.filter(|_| inside(at)) {
             if let (Some(to), Some(from)) = (bytes.get_mut(range.clone()), data.get(range)) {
