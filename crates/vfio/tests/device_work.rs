@@ -80,6 +80,17 @@ fn an_eventfd_writes_a_register() {
     }
     w.with(|s, ctx| s.device_event(EDU, ctx, EventId(80)));
     assert_eq!(read(&mut w, EDU, 0x24, 4), Ok(vec![5, 0, 0, 0]));
+    // Two registers on one eventfd: the kernel writes both before it takes an interrupt.
+    w.client.fds.insert(81, FdObject::Other);
+    let events = hex(&81_i32.to_ne_bytes());
+    let enable = format!("18000000 24000000 01000000 00000000 01000000 {events}");
+    ioctl(&mut w, EDU, VFIO_DEVICE_SET_IRQS, &enable).unwrap();
+    write(&mut w, EDU, CONFIG + 4, &[6, 0]).unwrap();
+    assert_eq!(ask(&mut w, 8, 0x60, 80), Ok(()));
+    assert_eq!(ask(&mut w, 4, 0x61, 80), Ok(()));
+    assert_eq!(ask(&mut w, 2, 0x60, 80), Ok(()));
+    w.with(|s, ctx| s.device_event(EDU, ctx, EventId(80)));
+    assert_eq!(w.client.signals.get(&EventId(81)), Some(&1));
     assert_eq!(ask(&mut w, 4, 0x60, -1), Ok(()));
 }
 

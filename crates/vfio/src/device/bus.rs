@@ -1,13 +1,67 @@
 //! The bus behind a device: its DMA, translated, and its interrupts.
 
-use iommu::{Fault, FaultReason, Prot, Translation};
+use alloc::vec::Vec;
+
+use iommu::{Backing, Fault, FaultReason, Prot, Translation};
 use pci::{Aborted, DmaBus};
 
 use super::Irqs;
-use crate::{ContainerId, Containers, DeviceId, Platform};
+use crate::{BadAddress, ContainerId, Containers, DeviceId, EventId, Platform};
 
 /// The smallest page an IOMMU translates, in bytes: after a fault the next page is tried.
 const PAGE: u64 = 4096;
+
+/// Whether the machine takes interrupts while a device is accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interrupts {
+    /// At once.
+    Taken,
+    /// Afterwards, and those of one vector once: the kernel accesses the device with interrupts
+    /// off.
+    Held,
+}
+
+/// A platform whose eventfds are signalled at once or at the end.
+pub(super) struct Signals<'a> {
+    platform: &'a mut dyn Platform,
+    interrupts: Interrupts,
+    held: Vec<EventId>,
+}
+
+impl<'a> Signals<'a> {
+    pub(super) fn new(platform: &'a mut dyn Platform, interrupts: Interrupts) -> Self {
+        Self { platform, interrupts, held: Vec::new() }
+    }
+
+    /// Signals what was held back.
+    pub(super) fn flush(self) {
+        for event in self.held {
+            self.platform.signal(event);
+        }
+    }
+}
+
+impl Platform for Signals<'_> {
+    fn dma_read(&mut self, at: Backing, data: &mut [u8]) -> Result<(), BadAddress> {
+        self.platform.dma_read(at, data)
+    }
+
+    fn dma_write(&mut self, at: Backing, data: &[u8]) -> Result<(), BadAddress> {
+        self.platform.dma_write(at, data)
+    }
+
+    fn signal(&mut self, event: EventId) {
+        match self.interrupts {
+            Interrupts::Taken => self.platform.signal(event),
+            Interrupts::Held if self.held.contains(&event) => {}
+            Interrupts::Held => self.held.push(event),
+        }
+    }
+
+    fn fault(&mut self, device: DeviceId, fault: &Fault) {
+        self.platform.fault(device, fault);
+    }
+}
 
 /// A device's way to memory and to its interrupts, for the time of one access to its registers.
 ///

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use uapi::ioeventfd::{IoEventFd, IoEventFdFlags};
 use uapi::region::RegionIndex;
 
+use super::bus::Interrupts;
 use super::info::at_least;
+use super::region::answers;
 use super::{Device, DeviceEnv, DeviceRefusal};
 use crate::{BadEvent, Caller, EventId, user};
 
@@ -16,6 +18,8 @@ const MOST: usize = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Write {
     bar: u8,
+    /// A BAR of memory, not of ports.
+    is_memory: bool,
     offset: u64,
     data: u64,
     /// Bytes: 1, 2, 4 or 8.
@@ -83,8 +87,8 @@ impl Device {
         let (index, offset) = self.split_offset(asked.offset)?;
         let bar = RegionIndex::try_from(index).ok().and_then(RegionIndex::bar);
         let number = bar.ok_or(refused.clone())?;
-        let size = self.function.bar(number).map_or(0, |bar| bar.size);
-        let end = offset.checked_add(width.into()).filter(|end| *end <= size);
+        let bar = self.function.bar(number).ok_or(refused.clone())?;
+        let end = offset.checked_add(width.into()).filter(|end| *end <= bar.size);
         let end = end.ok_or(refused.clone())?;
         if let Some((bar, table)) = &self.opened()?.msix_table
             && *bar == number
@@ -93,7 +97,7 @@ impl Device {
         {
             return Err(refused);
         }
-        Ok(Write { bar: number, offset, data: asked.data, width })
+        Ok(Write { bar: number, is_memory: bar.is_memory(), offset, data: asked.data, width })
     }
 
     /// The eventfds whose signals write registers.
@@ -108,11 +112,22 @@ impl Device {
         let Ok(open) = self.opened() else { return };
         let fired = open.io_events.0.iter().filter(|(_, e)| *e == event);
         let writes: Vec<Write> = fired.map(|(write, _)| *write).collect();
-        for Write { bar, offset, data, width } in writes {
-            let bytes = data.to_le_bytes();
-            let bytes = bytes.get(..usize::try_from(width).unwrap_or(0)).unwrap_or(&[]);
-            // Nobody waits for an answer.
-            let _ = self.write_register(env, bar, offset, bytes);
-        }
+        // Nobody waits for an answer.
+        let _ = self.on_bus_with(env, Interrupts::Held, |model, bus, config| {
+            for Write { bar, is_memory, offset, data, width } in writes {
+                let bytes = data.to_le_bytes();
+                let bytes = bytes.get(..usize::try_from(width).unwrap_or(0)).unwrap_or(&[]);
+                if answers(is_memory, config, model.config()) != Ok(true) {
+                    continue;
+                }
+                // A write across registers is one of bytes.
+                let aligned = offset & u64::from(width).wrapping_sub(1) == 0;
+                let piece = if aligned { bytes.len() } else { 1 };
+                for (at, piece) in (offset..).step_by(piece.max(1)).zip(bytes.chunks(piece.max(1)))
+                {
+                    model.bar_write(bar, at, piece, bus);
+                }
+            }
+        });
     }
 }

@@ -40,7 +40,7 @@ pub use irq::{Doorbells, IrqEnv, IrqKind, IrqRefusal, Irqs};
 pub use mmap::{Mappable, Mmio};
 pub use refusal::DeviceRefusal;
 
-use self::bus::DeviceBus;
+use self::bus::{DeviceBus, Interrupts, Signals};
 use self::config::VirtualConfig;
 use self::feature::LowPower;
 use self::ioeventfd::IoEvents;
@@ -237,21 +237,34 @@ impl Device {
         env: &mut DeviceEnv<'_>,
         f: impl FnOnce(&mut dyn pci::Device, &mut dyn DmaBus, &mut VirtualConfig) -> R,
     ) -> Result<R, DeviceRefusal> {
+        self.on_bus_with(env, Interrupts::Taken, f)
+    }
+
+    /// The same, with interrupts taken or held back meanwhile.
+    fn on_bus_with<R>(
+        &mut self,
+        env: &mut DeviceEnv<'_>,
+        interrupts: Interrupts,
+        f: impl FnOnce(&mut dyn pci::Device, &mut dyn DmaBus, &mut VirtualConfig) -> R,
+    ) -> Result<R, DeviceRefusal> {
         let (id, group) = (self.id, self.function.group.0);
         let open = self.opened()?;
         env.with_model(id, |model, env| {
+            let mut platform = Signals::new(env.caller, interrupts);
             let mut bus = DeviceBus {
                 device: id,
                 group,
                 container: env.container,
                 containers: env.containers,
-                platform: env.caller,
+                platform: &mut platform,
                 irqs: &mut open.irqs,
                 line: None,
             };
             let mut gate = MasterGate::new(&mut bus, model.config());
             let result = f(model, &mut gate, &mut open.config);
-            if let Some(asserted) = bus.line {
+            let line = bus.line;
+            platform.flush();
+            if let Some(asserted) = line {
                 open.irqs.set_line(asserted, model, env.caller);
             }
             result

@@ -13,6 +13,19 @@ pub(super) fn memory_on(own: &VirtualConfig, config: &ConfigSpace) -> bool {
     own.command().contains(Command::MEMORY) && !is_in_d3(config)
 }
 
+/// Whether a BAR answers now. Ports that do not decode read as ones; memory that does not is an
+/// error.
+pub(super) fn answers(
+    is_memory: bool,
+    own: &VirtualConfig,
+    config: &ConfigSpace,
+) -> Result<bool, DeviceRefusal> {
+    if !is_memory {
+        return Ok(config.command().contains(Command::IO));
+    }
+    if memory_on(own, config) { Ok(true) } else { Err(DeviceRefusal::MemoryOff) }
+}
+
 /// What part of a BAR a transfer covers, and how it is done.
 pub(super) struct Span {
     bar: u8,
@@ -36,14 +49,6 @@ struct Access {
 }
 
 impl Span {
-    /// Whether the function answers there now. Ports that do not decode read as ones.
-    fn answers(&self, own: &VirtualConfig, config: &ConfigSpace) -> Result<bool, DeviceRefusal> {
-        if !self.is_memory {
-            return Ok(config.command().contains(Command::IO));
-        }
-        if memory_on(own, config) { Ok(true) } else { Err(DeviceRefusal::MemoryOff) }
-    }
-
     /// Cuts the span into naturally aligned accesses, and pieces of the excluded range.
     fn accesses(&self) -> impl Iterator<Item = Access> {
         let mut done = 0_usize;
@@ -239,7 +244,7 @@ impl Device {
                 continue;
             }
             self.on_bus(env, |model, bus, config| {
-                if span.answers(config, model.config())? {
+                if answers(span.is_memory, config, model.config())? {
                     model.bar_read(span.bar, access.offset, part, bus);
                 } else {
                     part.fill(0xff);
@@ -270,36 +275,14 @@ impl Device {
     ) -> Result<(), DeviceRefusal> {
         for access in span.accesses().filter(|access| !access.excluded) {
             let Some(part) = data.get(access.bytes) else { break };
-            self.write_access(env, span, access.offset, part)?;
+            self.on_bus(env, |model, bus, config| {
+                if answers(span.is_memory, config, model.config())? {
+                    model.bar_write(span.bar, access.offset, part, bus);
+                }
+                Ok::<(), DeviceRefusal>(())
+            })??;
         }
         Ok(())
-    }
-
-    fn write_access(
-        &mut self,
-        env: &mut DeviceEnv<'_>,
-        span: &Span,
-        offset: u64,
-        data: &[u8],
-    ) -> Result<(), DeviceRefusal> {
-        self.on_bus(env, |model, bus, config| {
-            if span.answers(config, model.config())? {
-                model.bar_write(span.bar, offset, data, bus);
-            }
-            Ok(())
-        })?
-    }
-
-    /// One write of a register by the kernel itself, as wide as `data`.
-    pub(super) fn write_register(
-        &mut self,
-        env: &mut DeviceEnv<'_>,
-        bar: u8,
-        offset: u64,
-        data: &[u8],
-    ) -> Result<(), DeviceRefusal> {
-        let span = self.span(env, bar, offset, data.len())?;
-        self.write_access(env, &span, offset, data)
     }
 
     fn read_rom(
