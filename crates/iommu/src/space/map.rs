@@ -40,14 +40,12 @@ impl AddressSpace {
         }
         self.check_aligned(range, vaddr)?;
 
-        // An overlap beats every later refusal, and the insertion below finds it for free: it is
-        // searched for apart only when something else is about to be refused.
+        // Found before anything is pinned: pinning can show in the client's memory.
+        self.check_free(range)?;
         if self.is_full() {
-            self.check_free(range)?;
             return Err(MapRefusal::NoEntriesLeft { limit: self.max_mappings });
         }
         if !self.valid.is_empty() && self.valid.covering(range).is_none() {
-            self.check_free(range)?;
             return Err(self.not_usable(range));
         }
         let mut mapping = Mapping {
@@ -61,13 +59,7 @@ impl AddressSpace {
         };
         mapping.state.set(State::MAY_LOCK, budget.limit_pages.is_none());
         if !self.domains.is_empty() {
-            match pin(range, vaddr, prot, budget, env) {
-                Ok(pinned) => mapping.set_pinned(pinned),
-                Err(unpinnable) => {
-                    self.check_free(range)?;
-                    return Err(unpinnable.into());
-                }
-            }
+            mapping.set_pinned(pin(range, vaddr, prot, budget, env)?);
         }
         if let Err(overlap) = self.table.insert(range, mapping) {
             release(&mapping, env);
