@@ -28,11 +28,8 @@ fn host() -> Host {
         coherent: false,
         nests: false,
     };
-    let controller = InterruptController {
-        kind: "any".into(),
-        doorbell: 0xfee0_0000,
-        dynamic_msix: true,
-    };
+    let controller =
+        InterruptController { kind: "any".into(), doorbell: 0xfee0_0000, dynamic_msix: true };
     let group = Group { number: 1, iommu: 0, controller: 0, devices: vec![], reserved: vec![] };
     Host {
         name: "any".into(),

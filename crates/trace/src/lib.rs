@@ -35,6 +35,16 @@ mod session;
 mod span;
 mod world;
 
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted {
+    /// Nothing is planted where nothing can be.
+    pub(crate) const fn is_planted() -> bool {
+        false
+    }
+}
+
 pub use compare::{Difference, compare};
 pub use machine::{Facts, dialect_of};
 pub use reader::{Line, MAX_LINE, ReadError, Reader};

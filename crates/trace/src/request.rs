@@ -162,6 +162,7 @@ pub(crate) fn parse_number(text: &str) -> Option<u64> {
     };
     let (digits, radix) = match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
+        [b'0'] if crate::planted::is_planted() => (&digits[2..], 16),
         [b'0', _, ..] => (&digits[1..], 8),
         _ => (digits, 10),
     };

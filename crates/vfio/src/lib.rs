@@ -24,6 +24,16 @@ mod stores;
 mod system;
 mod user;
 
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted {
+    /// Nothing is planted where nothing can be.
+    pub(crate) const fn is_planted() -> bool {
+        false
+    }
+}
+
 pub use caller::{BadAddress, BadEvent, Caller, FdObject, Platform};
 pub use container::{Container, Type1, Version};
 pub use ids::{ContainerId, DeviceId, EventId, GroupId};
