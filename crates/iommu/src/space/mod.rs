@@ -10,6 +10,8 @@ mod dirty;
 mod map;
 mod msi;
 mod near;
+#[cfg(test)]
+mod tests;
 mod translate;
 mod unmap;
 mod vaddr;
