@@ -165,10 +165,10 @@ impl Replay {
                 Step::Note(_) => {}
                 Step::Request(outcome) if self.answers => {
                     writeln!(out, "{}", trace::answered(&outcome))?;
-                    if self.explain {
-                        if let Some(why) = &outcome.why {
-                            eprintln!("{file}:{}: {why}", outcome.line);
-                        }
+                    if self.explain
+                        && let Some(why) = &outcome.why
+                    {
+                        eprintln!("{file}:{}: {why}", outcome.line);
                     }
                 }
                 Step::Request(outcome) => {

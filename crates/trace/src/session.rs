@@ -153,7 +153,7 @@ impl<R: BufRead> Session<R> {
     /// [`ReadError`] for a line that cannot be read, or a member that cannot be used.
     pub fn step(&mut self) -> Result<Option<Step>, ReadError> {
         let Some(mut line) = self.reader.read_line()? else { return Ok(None) };
-        if !line.members.get("op").is_some_and(|op| !op.is_array()) {
+        if line.members.get("op").is_none_or(|op| op.is_array()) {
             return Ok(Some(Step::Note(line.text)));
         }
         self.requests += 1;

@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for Hex {
 
 /// An even number of hexadecimal digits.
 pub(crate) fn parse_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     let two = |i: usize| text.get(i..i + 2).and_then(|t| u8::from_str_radix(t, 16).ok());

@@ -14,8 +14,6 @@ mod raw;
 mod region;
 mod type1;
 
-use std::borrow::Cow;
-
 pub(crate) use answer::{Answer, Failure, Sys};
 use arg::Arg;
 
@@ -143,7 +141,7 @@ impl Op<'_> {
     }
 
     /// The descriptor that a scalar names: a word, or a number.
-    fn fd_of(&mut self, member: &str, text: &Cow<'_, str>) -> Result<i32, Stop> {
+    fn fd_of(&mut self, member: &str, text: &str) -> Result<i32, Stop> {
         if text.starts_with(|c: char| c.is_ascii_alphabetic()) {
             return Ok(*self.any_fd(member, text)?);
         }

@@ -36,10 +36,10 @@ pub(super) fn ioctl(op: &mut Op<'_>) -> Done {
     // Numbers of files are shown as the request had them before they were put in.
     for (at, _) in places().zip(&fds) {
         let range = usize::try_from(at).ok().and_then(|at| Some(at..at.checked_add(4)?));
-        if let Some(range) = range.filter(|_| inside(at)) {
-            if let (Some(to), Some(from)) = (bytes.get_mut(range.clone()), data.get(range)) {
-                to.copy_from_slice(from);
-            }
+        if let Some(range) = range.filter(|_| inside(at))
+            && let (Some(to), Some(from)) = (bytes.get_mut(range.clone()), data.get(range))
+        {
+            to.copy_from_slice(from);
         }
     }
     answer.put_bytes("data", &bytes);
@@ -55,10 +55,10 @@ fn fds(op: &mut Op<'_>) -> Result<Vec<i32>, Stop> {
 /// Issues a request, past what the kernel answers for every file.
 fn issue(op: &mut Op<'_>, fd: i32, request: u32, value: u64) -> Sys {
     op.world.note_decoding();
-    if op.world.process.file(fd).is_some() {
-        if let Some(answer) = any_file(op, request, value) {
-            return answer;
-        }
+    if op.world.process.file(fd).is_some()
+        && let Some(answer) = any_file(op, request, value)
+    {
+        return answer;
     }
     op.world.ioctl(fd, request, value)
 }

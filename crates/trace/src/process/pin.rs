@@ -27,6 +27,10 @@ pub(crate) struct Pin {
     size: u64,
 }
 
+/// Moves the bytes of one part: the part, the offset in it, which bytes of the transfer.
+pub(super) type Move<'a> =
+    &'a mut dyn FnMut(&Part, u64, core::ops::Range<usize>) -> Result<(), BadAddress>;
+
 impl Pin {
     /// The part at `offset`, the offset in it, and the bytes left of it.
     fn at(&self, offset: u64) -> Option<(&Part, u64, u64)> {
@@ -113,12 +117,7 @@ impl Process {
     }
 
     /// Copies between a device and pinned memory.
-    pub(super) fn transfer(
-        &self,
-        at: Backing,
-        size: usize,
-        f: &mut dyn FnMut(&Part, u64, core::ops::Range<usize>) -> Result<(), BadAddress>,
-    ) -> Result<(), BadAddress> {
+    pub(super) fn transfer(&self, at: Backing, size: usize, f: Move<'_>) -> Result<(), BadAddress> {
         let pin = self.pins.get(&at.pin).ok_or(BadAddress)?;
         let mut done = 0;
         while done < size {

@@ -29,17 +29,18 @@ impl<V: Copy + PartialEq> Runs<V> {
         }
         self.clear(start, end);
         let (mut from, mut to) = (start, end);
-        if let Some((&before, &(stop, old))) = self.runs.range(..start).next_back() {
-            if stop == start && old == value {
-                self.runs.remove(&before);
-                from = before;
-            }
+        if let Some((&before, &(stop, old))) = self.runs.range(..start).next_back()
+            && stop == start
+            && old == value
+        {
+            self.runs.remove(&before);
+            from = before;
         }
-        if let Some(&(stop, old)) = self.runs.get(&end) {
-            if old == value {
-                self.runs.remove(&end);
-                to = stop;
-            }
+        if let Some(&(stop, old)) = self.runs.get(&end)
+            && old == value
+        {
+            self.runs.remove(&end);
+            to = stop;
         }
         self.runs.insert(from, (to, value));
     }
@@ -49,30 +50,30 @@ impl<V: Copy + PartialEq> Runs<V> {
         if start >= end {
             return;
         }
-        if let Some((&before, &(stop, value))) = self.runs.range(..start).next_back() {
-            if stop > start {
-                self.runs.insert(before, (start, value));
-                if stop > end {
-                    self.runs.insert(end, (stop, value));
-                }
+        if let Some((&before, &(stop, value))) = self.runs.range(..start).next_back()
+            && stop > start
+        {
+            self.runs.insert(before, (start, value));
+            if stop > end {
+                self.runs.insert(end, (stop, value));
             }
         }
         let inside: Vec<u64> = self.runs.range(start..end).map(|(&at, _)| at).collect();
         for at in inside {
-            if let Some((stop, value)) = self.runs.remove(&at) {
-                if stop > end {
-                    self.runs.insert(end, (stop, value));
-                }
+            if let Some((stop, value)) = self.runs.remove(&at)
+                && stop > end
+            {
+                self.runs.insert(end, (stop, value));
             }
         }
     }
 
     /// The first of [`pieces`](Self::pieces): where it ends, and its value.
     pub(crate) fn first_piece(&self, start: u64, end: u64) -> (u64, Option<V>) {
-        if let Some((_, &(stop, value))) = self.runs.range(..=start).next_back() {
-            if start < stop {
-                return (stop.min(end), Some(value));
-            }
+        if let Some((_, &(stop, value))) = self.runs.range(..=start).next_back()
+            && start < stop
+        {
+            return (stop.min(end), Some(value));
         }
         let next = self.runs.range(start..).next().map_or(end, |(&at, _)| at);
         (next.min(end), None)

@@ -154,7 +154,7 @@ impl Space {
         content: Content,
     ) -> Result<Vec<Mapping>, Errno> {
         let size = self.pages(size)?;
-        if addr % self.page != 0 {
+        if !addr.is_multiple_of(self.page) {
             return Err(Errno::EINVAL);
         }
         if addr > self.limit - size || self.mappings.len() >= MAX_MAPPINGS {
@@ -178,12 +178,12 @@ impl Space {
     fn range(&self, addr: u64, size: u64) -> Option<u64> {
         let size = size.checked_add(self.page - 1)? & !(self.page - 1);
         let end = addr.checked_add(size)?;
-        (addr % self.page == 0 && end <= self.limit).then_some(end)
+        (addr.is_multiple_of(self.page) && end <= self.limit).then_some(end)
     }
 
     /// `mprotect`: in order of address up to the first hole.
     pub(crate) fn protect(&mut self, addr: u64, size: u64, access: Access) -> Result<(), Errno> {
-        if addr % self.page != 0 {
+        if !addr.is_multiple_of(self.page) {
             return Err(Errno::EINVAL);
         }
         if size == 0 {

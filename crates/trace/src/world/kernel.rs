@@ -196,7 +196,7 @@ impl World {
     ) -> Sys<()> {
         let page = self.process.page();
         let refuse = |errno, why| Err(Failure::new(errno, why));
-        if offset % page != 0 {
+        if !offset.is_multiple_of(page) {
             return refuse(Errno::EINVAL, "the offset is no multiple of a page");
         }
         if self.process.file(fd).is_none() {
