@@ -133,11 +133,11 @@ fn steps(state: State) -> impl Strategy<Value = Transition> {
         when(mapped, 7) => exact().prop_map(|(at, len)| Transition::Invalidate(at, len)),
         when(invalid, 2) => Just(Transition::InvalidateAll),
         when(invalid, 36) + 3 => update(),
-        when(!tracking, 5) => Just(Transition::DirtyStart),
+        when(!tracking, 9) => Just(Transition::DirtyStart),
         1 => Just(Transition::DirtyStop),
         when(tracking && mapped, 16) => (place(), len(), sink())
             .prop_map(|(at, len, sink)| Transition::DirtyQuery(at, len, sink)),
-        when(!invalid, 14) + when(!mapped, 14) + when(!attached, 8) => attach(windowed),
+        when(!invalid, 14) + when(!mapped, 14) + when(!attached && mapped, 14) => attach(windowed),
         when(attached, 3) => who().prop_map(Transition::Detach),
         when(attached, 4) + when(windowed, 22) => who().prop_map(Transition::Bind),
         when(mapped && attached, 10) + 6 => (who(), place(), access())
@@ -205,13 +205,21 @@ fn update() -> impl Strategy<Value = Transition> {
 
 /// An attach; of groups that share a window of doorbells, where there is one.
 fn attach(windowed: bool) -> impl Strategy<Value = Transition> {
-    let wide = if windowed { vec![5u32, 6, 7] } else { vec![1, 2, 3, 4, 5, 6, 7, 8] };
-    let wide = select(wide).prop_map(Who::Group);
-    let odd = select(vec![9u32, 10, 12, 13, 14, 18, 19]).prop_map(Who::Group);
-    let any_group = select(GROUPS.to_vec()).prop_map(Who::Group);
+    let of = |groups: &[u32]| select(groups.to_vec()).prop_map(Who::Group);
     let again = any::<usize>().prop_map(Who::Attached);
-    (prop_oneof![4 => wide, 4 => odd, 3 => any_group, 1 => again], limit(), any::<bool>())
-        .prop_map(|(who, limit, allow_unsafe)| Transition::Attach { who, limit, allow_unsafe })
+    let who = prop_oneof![
+        4 => of(&[1, 2, 3, 4, 5, 6, 7, 8]),
+        if windowed { 4 } else { 1 } => of(&[5, 6, 7]),
+        4 => of(&[9, 10, 12, 13, 14, 18, 19]),
+        3 => of(&GROUPS),
+        1 => again,
+    ];
+    let limit = prop_oneof![2 => Just(Limit::Unlimited), 5 => (-4i8..1).prop_map(Limit::Tight)];
+    (who, limit, any::<bool>()).prop_map(|(who, limit, allow_unsafe)| Transition::Attach {
+        who,
+        limit,
+        allow_unsafe,
+    })
 }
 
 fn who() -> impl Strategy<Value = Who> {
@@ -267,7 +275,7 @@ fn len() -> impl Strategy<Value = Len> {
 }
 
 fn memory() -> impl Strategy<Value = Memory> {
-    let part = prop_oneof![7 => Just(0usize), 6 => 0usize..MEMORY.len()];
+    let part = prop_oneof![6 => Just(0usize), 2 => Just(1), 6 => 0..MEMORY.len()];
     let pages = prop_oneof![3 => 0u16..6, 1 => 0u16..150];
     let bytes = prop_oneof![16 => Just(0i16), 1 => -9i16..9];
     (part, prop_oneof![2 => Just(false), 1 => Just(true)], pages, bytes)

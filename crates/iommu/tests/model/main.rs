@@ -33,7 +33,7 @@ use machine::Machine;
 use system::System;
 
 /// Sequences of a run.
-const CASES: u32 = 700;
+const CASES: u32 = 800;
 /// Steps of a sequence.
 const STEPS: Range<usize> = 30..130;
 
