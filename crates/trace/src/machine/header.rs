@@ -16,7 +16,7 @@ pub(crate) struct BadHeader {
 }
 
 /// Devices a header may have.
-const MAX_DEVICES: usize = 4096;
+const MAX_DEVICES: usize = 256;
 
 /// A reserved region: first, last, kind as sysfs prints it.
 pub(crate) type Reserved = (u64, u64, String);
@@ -62,7 +62,7 @@ impl Header {
             return at.bad("devices", "an object");
         };
         if devices.len() > MAX_DEVICES {
-            return at.bad("devices", "at most 4096 devices");
+            return at.bad("devices", "at most 256 devices");
         }
         let page_size = at.number("page_size")?.unwrap_or(4096);
         if !page_size.is_power_of_two() || !(4096..=65536).contains(&page_size) {

@@ -131,6 +131,9 @@ impl Space {
     /// A free place for `size` bytes: the highest.
     pub(crate) fn place(&self, size: u64) -> Result<u64, Errno> {
         let size = self.pages(size)?;
+        if self.mappings.len() >= MAX_MAPPINGS {
+            return Err(Errno::ENOMEM);
+        }
         let mut above = self.top;
         for mapping in self.mappings.range(..self.top).rev().map(|(_, m)| m) {
             if above.saturating_sub(mapping.end) >= size {
