@@ -214,16 +214,16 @@ impl World {
         if let Err(refusal) = self.system.device_mmap(id, &mut ctx, offset, size, true) {
             return Err(self.refused(&refusal));
         }
-        self.regions.insert(id, offset & !0xfff);
+        self.regions.insert(id);
         let mapped = self.process.map_region(at, size, access, fd, offset);
         mapped.map_err(|errno| Failure::new(errno, "there is no room at that address"))
     }
 
     /// Lets the process know which devices decode memory: pins of their BARs depend on it.
     pub(crate) fn note_decoding(&mut self) {
-        for (id, position) in self.regions.clone() {
-            // Registers of the models here read without side effects.
-            let on = self.mmio(id, position, Mmio::Read(&mut [0; 4])).is_ok();
+        for id in self.regions.iter().copied() {
+            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+            let on = self.system.device_decodes_memory(id, &mut ctx);
             self.process.set_decoding(id, on);
         }
     }

@@ -3,7 +3,7 @@
 mod kernel;
 mod params;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use vfio::{ContainerTable, DeviceId, Driver, ModelTable, System};
 
@@ -54,9 +54,8 @@ pub(crate) struct World {
     /// Names of memories and where they start.
     memories: Vec<(String, u64)>,
     disable_hugepages: bool,
-    /// Devices whose memory was mapped, and a position mapped: pins need to know whether they
-    /// decode it.
-    regions: BTreeMap<DeviceId, u64>,
+    /// Devices whose memory was mapped: pins need to know whether they decode it.
+    regions: BTreeSet<DeviceId>,
 }
 
 impl World {
@@ -83,7 +82,7 @@ impl World {
             slots: Slots { c: [-1; 8], g: [-1; 8], d: [-1; 8], e: [-1; 64] },
             memories: Vec::new(),
             disable_hugepages: machine.disable_hugepages,
-            regions: BTreeMap::new(),
+            regions: BTreeSet::new(),
             system,
         }
     }
