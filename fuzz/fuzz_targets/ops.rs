@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| softvfio_fuzz::ops::run(bytes));
+use softvfio_fuzz::{ops, planted};
+
+libfuzzer_sys::fuzz_target!(init: planted::from_environment(), |bytes: &[u8]| ops::run(bytes));

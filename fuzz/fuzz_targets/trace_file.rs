@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| softvfio_fuzz::trace_file::run(bytes));
+use softvfio_fuzz::{planted, trace_file};
+
+libfuzzer_sys::fuzz_target!(init: planted::from_environment(), |bytes: &[u8]| trace_file::run(bytes));

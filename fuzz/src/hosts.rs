@@ -72,7 +72,7 @@ pub fn mixed(dialect: &Dialect, page_size: u64) -> Host {
                 ],
             ),
             group(3, 1, vec![reserved(WINDOW.0, WINDOW.1, ReservedKind::SwMsi)]),
-            group(4, 1, vec![reserved(0x809_0000, 0x809_ffff, ReservedKind::Msi)]),
+            group(4, 1, vec![reserved(0x808_0000, 0x808_ffff, ReservedKind::Msi)]),
             group(5, 2, vec![msi]),
             group(6, 0, vec![reserved(0x20_0000, 0x20_0fff, ReservedKind::Direct)]),
         ],

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use iommu::{AddressSpace, FaultReason, IovaRange, PinId, Prot, Translation};
 
-use crate::pins::{Pin, Pins};
+use crate::pins::Pins;
 
 /// Group numbers that are tried.
 pub const GROUPS: u32 = 8;
@@ -17,37 +17,77 @@ pub fn check(space: &AddressSpace, pins: &Pins) -> BTreeSet<PinId> {
     for pair in ranges.windows(2) {
         assert!(pair[0].last() < pair[1].first(), "{} and {} overlap", pair[0], pair[1]);
     }
-    let attached = !space.domains().is_empty();
-    let valid = space.valid_ranges();
-    for range in &ranges {
-        let inside = valid.is_empty() || valid.iter().any(|v| v.covers(*range));
-        assert!(!attached || inside, "{range} is mapped outside {valid:?}");
-    }
+    check_valid(space, &ranges);
+    check_doorbells(space);
     check_translation(space, &ranges);
-
-    let mut met = BTreeSet::new();
-    for (range, mapping) in space.mappings() {
-        assert_eq!(mapping.is_pinned(), attached, "{range}");
-        if let Some((pin, found)) = pin_of(space, pins, range) {
-            assert!(!mapping.prot().contains(Prot::WRITE) || found.write, "{range}");
-            met.insert(pin);
-        }
-    }
-    met
+    check_pins(space, pins)
 }
 
-/// The pin behind a mapping, all of whose bytes lie in it.
-fn pin_of(space: &AddressSpace, pins: &Pins, range: IovaRange) -> Option<(PinId, Pin)> {
+/// What may be mapped is what every group allows, and nothing is mapped elsewhere.
+fn check_valid(space: &AddressSpace, ranges: &[IovaRange]) {
+    if space.domains().is_empty() {
+        return;
+    }
+    let valid = space.valid_ranges();
+    for range in ranges {
+        let inside = valid.is_empty() || valid.iter().any(|v| v.covers(*range));
+        assert!(inside, "{range} is mapped outside {valid:?}");
+    }
+    let apertures = || space.domains().iter().map(|d| d.aperture());
+    let holes = || space.reserved().map(|(_, r)| r).filter(|r| r.kind.excludes_mappings());
+    for edge in apertures().chain(holes().map(|r| r.range)) {
+        let beside = [edge.first().wrapping_sub(1), edge.last().wrapping_add(1)];
+        for iova in beside.into_iter().chain([edge.first(), edge.last()]) {
+            let allowed = apertures().all(|a| a.contains(iova))
+                && !holes().any(|hole| hole.range.contains(iova));
+            let reported = valid.iter().any(|v| v.contains(iova));
+            assert_eq!(reported, allowed, "whether {iova:#x} is valid: {valid:?}");
+        }
+    }
+}
+
+/// A doorbell page has one place, in the window.
+fn check_doorbells(space: &AddressSpace) {
+    for table in space.domains().iter().filter_map(|d| d.doorbells()) {
+        let places: BTreeSet<u64> = table.bindings().iter().map(|b| b.iova).collect();
+        let pages: BTreeSet<u64> = table.bindings().iter().map(|b| b.doorbell).collect();
+        let count = table.bindings().len();
+        assert_eq!((places.len(), pages.len()), (count, count), "{:?}", table.bindings());
+        assert!(places.iter().all(|iova| table.window().contains(*iova)));
+    }
+}
+
+/// Every mapping lies in a pin that is held, and no two in the same part of it.
+fn check_pins(space: &AddressSpace, pins: &Pins) -> BTreeSet<PinId> {
+    let attached = !space.domains().is_empty();
+    let mut parts = Vec::new();
+    for (range, mapping) in space.mappings() {
+        assert_eq!(mapping.is_pinned(), attached, "{range}");
+        if let Some((id, offset)) = pin_of(space, range) {
+            let pin = pins.live().get(&id).expect("a live pin");
+            let end = offset.checked_add(range.size()).expect("an end");
+            assert!(end <= pin.size, "{range} goes beyond its pin");
+            assert!(!mapping.prot().contains(Prot::WRITE) || pin.write, "{range}");
+            parts.push((id, offset, end));
+        }
+    }
+    parts.sort_unstable();
+    for pair in parts.windows(2) {
+        let apart = pair[0].0 != pair[1].0 || pair[0].2 <= pair[1].1;
+        assert!(apart, "two mappings have the same part of {:?}", pair[0].0);
+    }
+    parts.into_iter().map(|(id, ..)| id).collect()
+}
+
+/// The pin behind a mapping, and where in it the mapping begins.
+fn pin_of(space: &AddressSpace, range: IovaRange) -> Option<(PinId, u64)> {
     let group = space.domains().first()?.members().first()?.group;
     let (_, mapping) = space.mapping_at(range.first())?;
     let access = if mapping.prot().contains(Prot::READ) { Prot::READ } else { Prot::WRITE };
-    let Ok(Translation::Memory { at, .. }) = space.translate(group, range.first(), access) else {
-        panic!("{range} is not translated");
-    };
-    let pin = *pins.live().get(&at.pin).expect("a live pin");
-    let end = at.offset.checked_add(range.size());
-    assert!(end.is_some_and(|end| end <= pin.size), "{range} goes beyond its pin");
-    Some((at.pin, pin))
+    match space.translate(group, range.first(), access) {
+        Ok(Translation::Memory { at, .. }) => Some((at.pin, at.offset)),
+        other => panic!("{range} is not translated: {other:?}"),
+    }
 }
 
 /// Devices see what the table says, at the edges of every mapping and beside them.

@@ -11,6 +11,7 @@ pub mod invariants;
 pub mod ioctl;
 pub mod ops;
 pub mod pins;
+pub mod planted;
 pub mod trace_file;
 
 pub use input::Input;

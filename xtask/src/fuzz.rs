@@ -40,9 +40,9 @@ struct Target {
 }
 
 const TARGETS: &[Target] = &[
-    Target { name: "ops", planted: "cut-ignored", max_len: 1024 },
-    Target { name: "ioctl_bytes", planted: "argument-unchecked", max_len: 2048 },
-    Target { name: "trace_file", planted: "trace-hex", max_len: 16384 },
+    Target { name: "ops", planted: "UpdateChargesTwice", max_len: 1024 },
+    Target { name: "ioctl_bytes", planted: "vfio", max_len: 2048 },
+    Target { name: "trace_file", planted: "trace", max_len: 16384 },
 ];
 
 /// Each target finds its planted bug, and nothing without it.

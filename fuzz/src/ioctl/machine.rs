@@ -94,6 +94,9 @@ impl Machine {
         let mut met = BTreeSet::new();
         for id in self.container_ids() {
             let container = self.containers.get(id).expect("a container that is referred to");
+            for group in container.groups() {
+                assert_eq!(self.system.container_of(*group), Some(id), "group {group} is in two");
+            }
             if let Some(type1) = container.type1() {
                 let more = invariants::check(type1.space(), &self.client.pins);
                 assert!(met.is_disjoint(&more), "two containers share a pin");

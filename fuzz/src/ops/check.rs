@@ -41,6 +41,8 @@ impl World {
         assert!(met.iter().eq(self.pins.live().keys()), "pins met through mappings, and pins held");
         let locked: u64 = (0..2).map(|mm| self.locked.pages(MmId(mm))).sum();
         assert_eq!(locked, self.pins.charged_pages(), "locked pages");
+        let limit = usize::try_from(self.host.limits.dma_entry_limit).expect("a small limit");
+        assert!(self.space.len() <= limit, "{} mappings", self.space.len());
     }
 }
 
@@ -107,7 +109,8 @@ impl Before {
                         self.legal(world, nearest);
                     }
                     MapRefusal::NotUsable { nearest, .. } => {
-                        assert!(!overlaps);
+                        let inside = self.valid.iter().any(|v| v.covers(request.range));
+                        assert!(!overlaps && !inside, "{} was legal", request.range);
                         self.legal(world, nearest);
                     }
                     MapRefusal::Misaligned { .. }
@@ -128,6 +131,14 @@ impl Before {
             let inside = self.valid.is_empty() || self.valid.iter().any(|v| v.covers(range));
             assert!(free && inside, "{range} is offered and not to be had");
         }
+    }
+
+    /// What `range` would cut, by the naive test.
+    pub(super) fn cut_by(&self, range: IovaRange) -> bool {
+        self.mappings.iter().any(|(r, _)| {
+            (r.contains(range.first()) && r.first() < range.first())
+                || (r.contains(range.last()) && r.last() > range.last())
+        })
     }
 
     pub(super) fn unmapped(&self, world: &World, wanted: IovaRange, bytes: u64) {
@@ -158,6 +169,8 @@ impl Before {
     }
 
     pub(super) fn attached(&self, world: &World, group: u32) {
+        let waiting = self.mappings.iter().any(|(_, m)| m.vaddr_is_invalid());
+        assert!(!waiting, "a group came while a user address was invalid");
         let mut groups = self.groups.clone();
         groups.push(group);
         groups.sort_unstable();

@@ -4,7 +4,7 @@ mod check;
 
 use iommu::{
     AddressSpace, BitmapSink, Dialect, Env, Host, IovaRange, LockBudget, LockedMemory, MapRequest,
-    MmId, Prot,
+    MmId, Prot, Translation,
 };
 
 use crate::{Input, Pins, hosts};
@@ -17,6 +17,7 @@ const MAX_OPS: usize = 200;
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut world = World::new(&mut input);
+    world.attach_first(input.u8());
     for _ in 0..MAX_OPS {
         if input.is_empty() {
             break;
@@ -56,6 +57,15 @@ impl World {
         let env =
             Env { pinner: &mut self.pins, locked: &mut self.locked, observer: &mut self.told };
         (&mut self.space, &self.host, env)
+    }
+
+    /// Attaches the groups whose bits are set: some sequences begin with an IOMMU, some without.
+    fn attach_first(&mut self, groups: u8) {
+        let (space, host, mut env) = self.parts();
+        for group in (0..8).filter(|group| groups >> group & 1 != 0) {
+            // Some refuse, or have nothing in common with those before.
+            let _ = space.attach(host, &host.limits, group, None, &mut env);
+        }
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
@@ -171,7 +181,8 @@ impl World {
     fn query_dirty(&mut self, input: &mut Input<'_>, before: &Before) {
         let Some(range) = self.range(input) else { return };
         let mut bitmap = Bitmap::new(input);
-        let _ = self.space.dirty_query(range, &mut bitmap);
+        let answer = self.space.dirty_query(range, &mut bitmap);
+        assert!(answer.is_err() || !before.cut_by(range), "{range} cuts a mapping");
         before.unchanged(self);
     }
 
@@ -192,6 +203,11 @@ impl World {
         let (space, _, mut env) = self.parts();
         let bound = space.bind_doorbell(group, &mut env);
         assert_eq!(bound.is_ok(), self.space.domain_of(group).is_some());
+        let translated = self.space.domain_of(group).is_some_and(|d| d.doorbells().is_some());
+        if let (Ok(iova), true) = (bound, translated) {
+            let reached = self.space.translate(group, iova, Prot::WRITE);
+            assert!(matches!(reached, Ok(Translation::Doorbell { .. })), "{reached:?}");
+        }
         before.unchanged(self);
     }
 
@@ -233,7 +249,7 @@ impl World {
     fn landmarks(&self) -> Vec<IovaRange> {
         let mut marks: Vec<_> = self.space.mappings().map(|(range, _)| range).collect();
         marks.extend_from_slice(self.space.valid_ranges());
-        marks.push(IovaRange::ALL);
+        marks.extend(self.host.groups.iter().flat_map(|g| &g.reserved).map(|r| r.range));
         marks
     }
 
