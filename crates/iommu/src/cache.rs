@@ -14,7 +14,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::range::IovaRange;
-use crate::table::{MappingTable, Place};
+use crate::table::{MappingTable, PLACES, Place};
 
 /// Bytes of hints at most, unless said otherwise.
 pub const DEFAULT_LIMIT: usize = 64 << 20;
@@ -29,15 +29,15 @@ const LINE_MASK: usize = LINE - 1;
 const HINT_BYTES: usize = size_of::<AtomicU64>();
 /// Page sizes with hints of their own, as shifts.
 const SHIFTS: [u32; 3] = [12, 21, 30];
-/// Bits of a hint that hold the place within a block.
-const SLOT_BITS: u32 = 5;
+/// Bits of a hint that hold the place within a cluster.
+const SLOT_BITS: u32 = PLACES.ilog2();
 /// Bits of a hint that hold the place; the rest is the tag.
 const PLACE_BITS: u32 = 32;
 
 /// Hints from pages to mappings. See the [module](self).
 #[derive(Default)]
 pub struct TranslationCache {
-    /// A power of two of words, or none: tag (upper half), leaf, slot.
+    /// A power of two of words, or none: tag (upper half), cluster, place.
     hints: Vec<AtomicU64>,
     limit: Limit,
 }
@@ -107,7 +107,7 @@ impl TranslationCache {
             return None;
         }
         let place = hint as u32;
-        Some(Place { leaf: place >> SLOT_BITS, slot: (place & ((1 << SLOT_BITS) - 1)) as u8 })
+        Some((place >> SLOT_BITS, place as usize & (PLACES - 1)))
     }
 
     /// Remembers where the mapping of `iova` is.
@@ -117,11 +117,12 @@ impl TranslationCache {
             IovaRange::sized(first, 1 << shift).is_some_and(|page| range.covers(page))
         };
         let shift = SHIFTS.into_iter().rev().find(covers).unwrap_or(SHIFTS[0]);
-        if place.leaf >> (PLACE_BITS - SLOT_BITS) == 0
+        let (cluster, slot) = place;
+        if cluster >> (PLACE_BITS - SLOT_BITS) == 0
             && let Some((hint, tag)) = self.hint(iova >> shift, shift)
         {
-            let place = place.leaf << SLOT_BITS | u32::from(place.slot);
-            hint.store(tag | u64::from(place), Ordering::Relaxed);
+            let place = u64::from(cluster << SLOT_BITS) | slot as u64;
+            hint.store(tag | place, Ordering::Relaxed);
         }
     }
 }
@@ -132,22 +133,20 @@ impl fmt::Debug for TranslationCache {
     }
 }
 
-impl<V> MappingTable<V> {
+impl<V: Copy> MappingTable<V> {
     /// The mapping that contains `iova`: what [`get`](Self::get) answers, sooner for a page asked
     /// for before. `cache` may have served another table; it then only takes longer.
     #[must_use]
     pub fn lookup(&self, iova: u64, cache: &TranslationCache) -> Option<(IovaRange, &V)> {
         for shift in SHIFTS {
-            if let Some(found) = cache.probe(iova >> shift, shift).and_then(|place| self.at(place))
-                && found.0.contains(iova)
-            {
+            let place = cache.probe(iova >> shift, shift);
+            if let Some(found) = place.and_then(|place| self.at(place, iova)) {
                 return Some(found);
             }
         }
-        let place = self.place(iova)?;
-        let found = self.at(place)?;
-        cache.fill(iova, found.0, place);
-        Some(found)
+        let (place, range, value) = self.locate(iova)?;
+        cache.fill(iova, range, place);
+        Some((range, value))
     }
 }
 

@@ -7,17 +7,14 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Nodes per chunk; a power of two.
-const CHUNK: usize = 16;
-
-/// Dense storage for `T`.
+/// Dense storage for `T`, in chunks of `CHUNK`, a power of two.
 #[derive(Clone, Debug)]
-pub(super) struct Arena<T> {
+pub(super) struct Arena<T, const CHUNK: usize> {
     chunks: Vec<Box<[T; CHUNK]>>,
     len: usize,
 }
 
-impl<T: Copy> Arena<T> {
+impl<T: Copy, const CHUNK: usize> Arena<T, CHUNK> {
     /// No nodes, no memory.
     pub(super) const fn new() -> Self {
         Self { chunks: Vec::new(), len: 0 }
@@ -35,15 +32,17 @@ impl<T: Copy> Arena<T> {
     }
 
     /// Node `at`.
+    #[inline]
     pub(super) fn get(&self, at: u32) -> Option<&T> {
         let at = at as usize;
-        self.chunks.get(at / CHUNK)?.get(at % CHUNK)
+        self.chunks.get(at >> CHUNK.ilog2())?.get(at & (CHUNK.wrapping_sub(1)))
     }
 
     /// Node `at`.
+    #[inline]
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
         let at = at as usize;
-        self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
+        self.chunks.get_mut(at >> CHUNK.ilog2())?.get_mut(at & (CHUNK.wrapping_sub(1)))
     }
 
     /// Adds a node and returns its number.
@@ -66,8 +65,10 @@ impl<T: Copy> Arena<T> {
         if let Some(place) = self.get_mut(at) {
             *place = moved;
         }
-        // One spare chunk stays, lest a node freed and needed again allocates each time.
-        self.chunks.truncate((self.len / CHUNK).saturating_add(2));
+        // The last chunk goes when the one before is half empty, lest a node freed and needed again
+        // allocates each time.
+        let spare = CHUNK >> 1;
+        self.chunks.truncate(self.len.saturating_add(spare).div_ceil(CHUNK));
         let (used, held) = (self.chunks.len(), self.chunks.capacity());
         if held / 2 > used {
             self.chunks.shrink_to(used.saturating_add(used / 2));

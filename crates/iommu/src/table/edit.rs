@@ -5,28 +5,22 @@
 //! [`LEAF`]/2 changes), so they look their nodes up anew instead of carrying a path along: node
 //! numbers change when a freed node's place is filled by the last one.
 
-use alloc::vec::Vec;
-use core::mem;
 use core::ops::RangeInclusive;
 
-use super::run::Run;
-use super::{Entry, INNER, Inner, LEAF, Leaf, MappingTable, NONE, Overlap};
+use super::leaf::{CLUSTER, Entry, Leaf};
+use super::{INNER, Inner, LEAF, MappingTable, NONE, Overlap};
 use crate::range::IovaRange;
 
 /// Neighbours with no more entries than this together become one leaf, with room left.
-const LEAF_MERGE: usize = LEAF / 4 * 3;
+const LEAF_MERGE: usize = LEAF - 2;
 /// Fewer entries than this and a leaf is filled up or merged.
 pub(super) const LEAF_MIN: usize = LEAF_MERGE / 2;
 /// As [`LEAF_MERGE`], for children of inner nodes.
 const INNER_MERGE: usize = INNER / 4 * 3;
 /// As [`LEAF_MIN`], for children of inner nodes.
 pub(super) const INNER_MIN: usize = INNER_MERGE / 2;
-/// Room added to a full block, in entries: it bounds what a leaf can leave unused.
-const STEP: usize = LEAF / 8;
-/// Room a block may keep after removals, in entries.
-const SPARE: usize = STEP + STEP / 2;
 
-impl<V> MappingTable<V> {
+impl<V: Copy> MappingTable<V> {
     /// Adds a mapping.
     ///
     /// # Errors
@@ -34,39 +28,40 @@ impl<V> MappingTable<V> {
     /// [`Overlap`] when it shares a byte with a mapping; nothing is changed then.
     pub fn insert(&mut self, range: IovaRange, value: V) -> Result<(), Overlap> {
         let first = range.first();
-        if self.leaves.len() == 0 {
-            self.add_leaf(Leaf::new(), Vec::new());
+        if self.store.leaves.len() == 0 {
+            self.store.leaves.push(Leaf::new());
         }
         let mut leaf = self.leaf_of(first);
-        let Some(node) = self.leaves.get(leaf) else { return Ok(()) };
+        let Some(node) = self.store.leaves.get(leaf) else { return Ok(()) };
         let mut rank = node.run.rank(first);
 
         let under = match rank.checked_sub(1) {
-            Some(rank) => self.ranked(leaf, rank),
+            Some(rank) => Some(self.store.ranked(node, rank)),
             None => self.end_of(node.prev),
         };
-        if let Some(e) = under.and_then(|place| self.entry(place))
-            && e.range.last() >= first
+        if let Some(e) = under.and_then(|place| self.store.entry(place))
+            && let Some(existing) = e.range().filter(|r| r.last() >= first)
         {
-            return Err(Overlap { existing: e.range });
+            return Err(Overlap { existing });
         }
         let above = match node.run.key(rank) {
-            Some(key) => Some((leaf, rank, key)),
-            None => self.leaves.get(node.next).and_then(|n| Some((node.next, 0, n.run.key(0)?))),
+            Some(key) => Some((node, rank, key)),
+            None => self.store.leaves.get(node.next).and_then(|n| Some((n, 0, n.run.key(0)?))),
         };
-        if let Some((leaf, rank, key)) = above
+        if let Some((node, rank, key)) = above
             && key <= range.last()
-            && let Some(e) = self.ranked(leaf, rank).and_then(|place| self.entry(place))
+            && let Some(existing) =
+                self.store.entry(self.store.ranked(node, rank)).and_then(Entry::range)
         {
-            return Err(Overlap { existing: e.range });
+            return Err(Overlap { existing });
         }
 
         if node.run.is_full() {
             self.make_room(first);
             leaf = self.leaf_of(first);
-            rank = self.leaves.get(leaf).map_or(0, |n| n.run.rank(first));
+            rank = self.store.leaves.get(leaf).map_or(0, |n| n.run.rank(first));
         }
-        self.put(leaf, rank, Entry { range, value });
+        self.store.put(leaf, rank, Entry::new(range, value));
         self.len = self.len.saturating_add(1);
         Ok(())
     }
@@ -74,46 +69,45 @@ impl<V> MappingTable<V> {
     /// Removes the mapping whose first byte is exactly `first`.
     pub fn remove(&mut self, first: u64) -> Option<(IovaRange, V)> {
         let leaf = self.leaf_of(first);
-        let run = &self.leaves.get(leaf)?.run;
+        let run = &self.store.leaves.get(leaf)?.run;
         let rank = run.rank(first).checked_sub(1)?;
         if run.key(rank)? != first {
             return None;
         }
-        let small = run.len() <= LEAF_MIN;
-        let Entry { range, value } = self.take(leaf, rank)?;
-        self.len = self.len.saturating_sub(1);
-        if small {
-            while self.mend(first) {}
-        }
-        Some((range, value))
+        self.remove_at(leaf, rank)
     }
 
-    /// Stores an entry at `rank` of a leaf that has room.
-    fn put(&mut self, leaf: u32, rank: usize, entry: Entry<V>) {
-        let (Some(node), Some(block)) =
-            (self.leaves.get_mut(leaf), self.blocks.get_mut(leaf as usize))
-        else {
-            return;
+    /// Removes the lowest mapping whose first byte lies in `within`: what a loop that unmaps a
+    /// range does until there is none, in one search each.
+    pub fn remove_first_in(&mut self, within: IovaRange) -> Option<(IovaRange, V)> {
+        let mut leaf = self.leaf_of(within.first());
+        let mut node = self.store.leaves.get(leaf)?;
+        // Keys below the first address, not at it.
+        let mut rank = match within.first().checked_sub(1) {
+            Some(below) => node.run.rank(below),
+            None => 0,
         };
-        node.run.insert(rank, entry.range.first(), slot(block.len()));
-        if block.len() == block.capacity() {
-            block.reserve_exact(STEP);
+        if rank >= node.run.len() {
+            (leaf, rank) = (node.next, 0);
+            node = self.store.leaves.get(leaf)?;
         }
-        block.push(entry);
+        if node.run.key(rank)? > within.last() {
+            return None;
+        }
+        self.remove_at(leaf, rank)
     }
 
-    /// Takes the entry at `rank` out of a leaf.
-    fn take(&mut self, leaf: u32, rank: usize) -> Option<Entry<V>> {
-        let node = self.leaves.get_mut(leaf)?;
-        let block = self.blocks.get_mut(leaf as usize)?;
-        let (_, tag) = node.run.remove(rank)?;
-        let last = block.len().checked_sub(1)?;
-        node.run.retag(slot(last), tag);
-        let entry = (usize::from(tag) <= last).then(|| block.swap_remove(usize::from(tag)));
-        if block.capacity().saturating_sub(block.len()) > SPARE {
-            block.shrink_to(block.len().saturating_add(SPARE / 2));
+    /// Removes the entry at `rank` of a leaf.
+    #[inline]
+    fn remove_at(&mut self, leaf: u32, rank: usize) -> Option<(IovaRange, V)> {
+        let small = self.store.leaves.get(leaf)?.run.len() <= LEAF_MIN;
+        let entry = self.store.take(leaf, rank)?;
+        self.len = self.len.saturating_sub(1);
+        let range = entry.range()?;
+        if small {
+            while self.mend(range.first()) {}
         }
-        entry
+        Some((range, entry.value))
     }
 
     /// Splits the leaf of `key`, and first every full node above it.
@@ -132,7 +126,9 @@ impl<V> MappingTable<V> {
             let position = node.position_of(key);
             let child = node.child_of(key);
             if level == 1 {
-                self.split_leaf(at, position, child, key);
+                if !self.lean(at, position, child, key) {
+                    self.split_leaf(at, position, child);
+                }
                 return;
             }
             if self.inners.get(child).is_some_and(|node| node.run.is_full()) {
@@ -140,6 +136,29 @@ impl<V> MappingTable<V> {
             }
             at = self.inners.get(at).map_or(NONE, |node| node.child_of(key));
         }
+    }
+
+    /// When a row of ascending or descending addresses goes on at an end of the full leaf `child`,
+    /// moves entries to the neighbour on the other side, if that has much room: split leaves would
+    /// stay half empty behind such a row.
+    fn lean(&mut self, parent: u32, position: usize, child: u32, key: u64) -> bool {
+        let rank = self.store.leaves.get(child).map_or(0, |n| n.run.rank(key));
+        let low = match rank {
+            0 => Some(position),
+            LEAF => position.checked_sub(1),
+            _ => None,
+        };
+        let Some((low, (a, b))) = low.and_then(|low| Some((low, self.siblings(parent, low)?)))
+        else {
+            return false;
+        };
+        let other = if a == child { b } else { a };
+        let roomy =
+            self.store.leaves.get(other).is_some_and(|n| n.run.len() <= LEAF_MERGE - CLUSTER);
+        if roomy {
+            self.mend_leaves(parent, low);
+        }
+        roomy
     }
 
     /// Moves the upper children of `child`, at `position` of `parent`, to a new node.
@@ -154,27 +173,14 @@ impl<V> MappingTable<V> {
     }
 
     /// Moves the upper entries of leaf `child`, at `position` of `parent`, to a new leaf.
-    fn split_leaf(&mut self, parent: u32, position: usize, child: u32, key: u64) {
-        let (Some(node), Some(block)) =
-            (self.leaves.get_mut(child), self.blocks.get_mut(child as usize))
-        else {
-            return;
-        };
-        // Where a row of ascending or descending addresses goes on, leave the other side full.
-        let rank = node.run.rank(key);
-        let keep = match rank {
-            0 => LEAF_MIN,
-            LEAF => LEAF - LEAF_MIN,
-            _ => LEAF / 2,
-        };
-        let mut run = node.run.split(keep);
-        let (low, high) = split_block(mem::take(block), &mut node.run, &mut run);
-        *block = low;
-        let bound = run.key(0).unwrap_or(u64::MAX);
-        let next = mem::replace(&mut node.next, NONE);
-        let upper = self.add_leaf(Leaf { run, prev: child, next }, high);
+    fn split_leaf(&mut self, parent: u32, position: usize, child: u32) {
+        let Some(node) = self.store.leaves.get(child) else { return };
+        let next = node.next;
+        let upper = self.store.leaves.push(Leaf::new());
+        self.store.split(child, upper, LEAF / 2);
         self.link(child, upper);
         self.link(upper, next);
+        let bound = self.store.leaves.get(upper).and_then(|n| n.run.key(0)).unwrap_or(u64::MAX);
         if let Some(node) = self.inners.get_mut(parent) {
             node.run.insert(position.saturating_add(1), bound, upper);
         }
@@ -195,9 +201,9 @@ impl<V> MappingTable<V> {
             }
             let low = position.saturating_sub(1);
             if level == 1 {
-                let small = self.leaves.get(child).is_some_and(|n| n.run.len() < LEAF_MIN);
+                let small = self.store.leaves.get(child).is_some_and(|n| n.run.len() < LEAF_MIN);
                 if small {
-                    self.mend_leaves(at, low);
+                    self.mend_leaves(at, self.emptier_pair(at, position));
                 }
                 return small;
             }
@@ -210,53 +216,47 @@ impl<V> MappingTable<V> {
         false
     }
 
+    /// The lower position of the pair of leaves that the one at `position` of `parent` forms with
+    /// its emptier neighbour.
+    fn emptier_pair(&self, parent: u32, position: usize) -> usize {
+        let Some(low) = position.checked_sub(1) else { return position };
+        let children = self.inners.get(parent).map_or(&[][..], |n| n.run.tags());
+        let len = |at: usize| Some(self.store.leaves.get(*children.get(at)?)?.run.len());
+        if len(position.saturating_add(1)).is_some_and(|right| Some(right) < len(low)) {
+            position
+        } else {
+            low
+        }
+    }
+
     /// Merges the leaves at `low` and `low + 1` of `parent`, or makes them equally full.
     fn mend_leaves(&mut self, parent: u32, low: usize) {
         let high = low.saturating_add(1);
         let Some((a, b)) = self.siblings(parent, low) else { return };
-        let lens = |t: &Self| {
-            let len = |n| t.leaves.get(n).map_or(0, |n: &Leaf| n.run.len());
-            (len(a), len(b))
-        };
-        let (mut below, mut above) = lens(self);
-        if below.saturating_add(above) <= LEAF_MERGE {
-            self.merge_leaves(a, b);
-            if let Some(node) = self.inners.get_mut(parent) {
+        let len = |t: &Self, n| t.store.leaves.get(n).map_or(0, |n: &Leaf| n.run.len());
+        let (mut below, mut above) = (len(self, a), len(self, b));
+        let merge = below.saturating_add(above) <= LEAF_MERGE;
+        while !merge && below > above.saturating_add(1) {
+            let Some(entry) = self.store.take(a, below.saturating_sub(1)) else { return };
+            self.store.put(b, 0, entry);
+            (below, above) = (len(self, a), len(self, b));
+        }
+        while above > 0 && (merge || above > below.saturating_add(1)) {
+            let Some(entry) = self.store.take(b, 0) else { return };
+            self.store.put(a, below, entry);
+            (below, above) = (len(self, a), len(self, b));
+        }
+        let next = self.store.leaves.get(b).map_or(NONE, |n| n.next);
+        let bound = self.store.leaves.get(b).and_then(|n| n.run.key(0));
+        let Some(node) = self.inners.get_mut(parent) else { return };
+        match bound {
+            Some(bound) => node.run.set_key(high, bound),
+            None => {
                 node.run.remove(high);
+                self.link(a, next);
+                self.free_leaf(b);
             }
-            self.free_leaf(b);
-            return;
         }
-        while below.abs_diff(above) > 1 {
-            if below > above {
-                let Some(entry) = self.take(a, below.saturating_sub(1)) else { return };
-                self.put(b, 0, entry);
-            } else {
-                let Some(entry) = self.take(b, 0) else { return };
-                self.put(a, below, entry);
-            }
-            (below, above) = lens(self);
-        }
-        let bound = self.leaves.get(b).and_then(|n| n.run.key(0));
-        if let (Some(node), Some(bound)) = (self.inners.get_mut(parent), bound) {
-            node.run.set_key(high, bound);
-        }
-    }
-
-    /// Moves all entries of leaf `b` to the leaf before it, and unlinks `b`.
-    fn merge_leaves(&mut self, a: u32, b: u32) {
-        let Some(from) = self.leaves.get(b).copied() else { return };
-        let entries = self.blocks.get_mut(b as usize).map(mem::take).unwrap_or_default();
-        if let (Some(node), Some(block)) = (self.leaves.get_mut(a), self.blocks.get_mut(a as usize))
-        {
-            let base = slot(block.len());
-            for (key, tag) in from.run.keys().iter().zip(from.run.tags()) {
-                node.run.push(*key, tag.saturating_add(base));
-            }
-            block.reserve_exact(entries.len());
-            block.extend(entries);
-        }
-        self.link(a, from.next);
     }
 
     /// Merges the inner nodes at `low` and `low + 1` of `parent`, or makes them equally full.
@@ -296,38 +296,24 @@ impl<V> MappingTable<V> {
 
     /// The children at `low` and `low + 1` of `parent`.
     fn siblings(&self, parent: u32, low: usize) -> Option<(u32, u32)> {
-        let run = &self.inners.get(parent)?.run;
-        Some((run.tag(low)?, run.tag(low.saturating_add(1))?))
-    }
-
-    /// Adds a leaf with its block.
-    fn add_leaf(&mut self, leaf: Leaf, block: Vec<Entry<V>>) -> u32 {
-        self.blocks.push(block);
-        self.leaves.push(leaf)
+        let children = self.inners.get(parent)?.run.tags();
+        Some((*children.get(low)?, *children.get(low.saturating_add(1))?))
     }
 
     /// Makes leaf `b` follow leaf `a`; either may be [`NONE`].
     fn link(&mut self, a: u32, b: u32) {
-        if let Some(node) = self.leaves.get_mut(a) {
+        if let Some(node) = self.store.leaves.get_mut(a) {
             node.next = b;
         }
-        if let Some(node) = self.leaves.get_mut(b) {
+        if let Some(node) = self.store.leaves.get_mut(b) {
             node.prev = a;
         }
     }
 
-    /// Frees a leaf no node refers to any more.
+    /// Frees an empty leaf no node refers to any more.
     fn free_leaf(&mut self, leaf: u32) {
-        if (leaf as usize) < self.blocks.len() {
-            self.blocks.swap_remove(leaf as usize);
-        }
-        // Half free: give back half of that, so that the next growth is as far as the next return.
-        let (used, held) = (self.blocks.len(), self.blocks.capacity());
-        if held / 2 > used {
-            self.blocks.shrink_to(used.saturating_add(used / 2));
-        }
-        let Some(old) = self.leaves.swap_remove(leaf) else { return };
-        let Some(node) = self.leaves.get(leaf).copied() else { return };
+        let Some(old) = self.store.free_leaf(leaf) else { return };
+        let Some(node) = self.store.leaves.get(leaf).copied() else { return };
         self.link(node.prev, leaf);
         self.link(leaf, node.next);
         self.repoint(node.run.key(0).unwrap_or(0), old, leaf, 1..=1);
@@ -357,35 +343,4 @@ impl<V> MappingTable<V> {
             }
         }
     }
-}
-
-/// Parts the entries of a block between two leaves and renumbers the places in both runs.
-fn split_block<V>(
-    block: Vec<Entry<V>>,
-    low: &mut Run<u8, LEAF>,
-    high: &mut Run<u8, LEAF>,
-) -> (Vec<Entry<V>>, Vec<Entry<V>>) {
-    let mut is_high = [false; LEAF];
-    for tag in high.tags() {
-        if let Some(place) = is_high.get_mut(usize::from(*tag)) {
-            *place = true;
-        }
-    }
-    let mut places = [0; LEAF];
-    let mut lows = Vec::with_capacity(low.len().saturating_add(STEP));
-    let mut highs = Vec::with_capacity(high.len().saturating_add(STEP));
-    for ((entry, is_high), place) in block.into_iter().zip(is_high).zip(&mut places) {
-        let side = if is_high { &mut highs } else { &mut lows };
-        *place = slot(side.len());
-        side.push(entry);
-    }
-    let moved = |tag: u8| places.get(usize::from(tag)).copied().unwrap_or(0);
-    low.map_tags(moved);
-    high.map_tags(moved);
-    (lows, highs)
-}
-
-/// A place in a block as stored in a leaf: below [`LEAF`].
-fn slot(place: usize) -> u8 {
-    u8::try_from(place).unwrap_or(u8::MAX)
 }

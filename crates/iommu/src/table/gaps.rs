@@ -3,7 +3,7 @@
 use super::MappingTable;
 use crate::range::IovaRange;
 
-impl<V> MappingTable<V> {
+impl<V: Copy> MappingTable<V> {
     /// The lowest multiple of `align` from which `size` free bytes lie inside `within`.
     ///
     /// `None` when there is no such place, or when `size` or `align` is 0. `align` need not be a

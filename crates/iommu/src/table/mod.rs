@@ -5,20 +5,19 @@
 //!
 //! # Shape
 //!
-//! A B+-tree with wide nodes in dense arenas ([`arena`], numbers instead of pointers). A leaf
+//! A B+-tree with wide nodes in dense arenas ([`arena`]: numbers instead of pointers). A leaf
 //! holds up to [`LEAF`] sorted first addresses and, for each, the place of its entry in the leaf's
-//! *block*: a vector of `(range, value)` in no order. So a search reads few, contiguous cache
-//! lines, an insertion moves bytes instead of values, and memory stays near the entries' own size
-//! however full the leaves are.
+//! clusters ([`leaf`]). So a search reads few, contiguous cache lines, an insertion moves
+//! addresses and bytes instead of entries, and memory stays near the entries' own size however
+//! full the leaves are.
 //!
 //! # Invariants
 //!
 //! * Inner node: key `i` is a lower bound of everything below child `i` and an upper bound
 //!   (exclusive) of the *first* addresses below child `i-1`; key 0 equals the node's key in its
 //!   parent, and is 0 on the left edge.
-//! * Every node but the root holds at least 3/8 of its capacity; an inner root has two
-//!   children or more.
-//! * Leaf `n` owns block `n`; places in use are exactly `0..len`.
+//! * Every node but the root holds at least 3/8 of its capacity; an inner root has two children or
+//!   more.
 //! * Leaves are linked in address order.
 //!
 //! Nothing recurses, and a broken invariant could lose an answer but never panic.
@@ -29,31 +28,31 @@ mod check;
 mod edit;
 mod gaps;
 mod iter;
+mod leaf;
 mod run;
 #[cfg(test)]
 mod tests;
 
-use alloc::vec::Vec;
 use core::fmt;
 
 use self::arena::Arena;
 pub use self::iter::{Ascending, Descending};
+use self::leaf::{Entry, Store};
 use self::run::Run;
 use crate::range::IovaRange;
 
 /// Mappings per leaf at most. Measured: see `benches/table.rs`.
-const LEAF: usize = 32;
+const LEAF: usize = 24;
 /// Children per inner node at most.
-const INNER: usize = 64;
+const INNER: usize = 128;
 /// The end of the chain of leaves.
 const NONE: u32 = u32::MAX;
 
 /// An ordered set of disjoint ranges with a value each. See the [module](self).
 #[derive(Clone)]
 pub struct MappingTable<V> {
-    inners: Arena<Inner>,
-    leaves: Arena<Leaf>,
-    blocks: Vec<Vec<Entry<V>>>,
+    inners: Arena<Inner, 1>,
+    store: Store<V>,
     /// An inner node when `height > 0`, else a leaf.
     root: u32,
     /// Levels of inner nodes above the leaves.
@@ -69,22 +68,6 @@ pub struct Overlap {
     pub existing: IovaRange,
 }
 
-/// A mapping as stored.
-#[derive(Clone)]
-struct Entry<V> {
-    range: IovaRange,
-    value: V,
-}
-
-/// Sorted first addresses with the place of each entry in the block of the same number.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Leaf {
-    run: Run<u8, LEAF>,
-    prev: u32,
-    next: u32,
-}
-
 /// Children, by the lower bounds of what lies below them.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
@@ -92,25 +75,17 @@ struct Inner {
     run: Run<u32, INNER>,
 }
 
-/// Where an entry is stored: a leaf and a place in its block. Valid until the next change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) leaf: u32,
-    pub(crate) slot: u8,
-}
+/// Where an entry is stored: a cluster and a place in it. Valid until the next change.
+pub(crate) type Place = (u32, usize);
 
-impl<V> MappingTable<V> {
+/// Places per cluster: a [`Place`]'s second part is below.
+pub(crate) const PLACES: usize = leaf::CLUSTER;
+
+impl<V: Copy> MappingTable<V> {
     /// An empty table; allocates nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            inners: Arena::new(),
-            leaves: Arena::new(),
-            blocks: Vec::new(),
-            root: 0,
-            height: 0,
-            len: 0,
-        }
+        Self { inners: Arena::new(), store: Store::new(), root: 0, height: 0, len: 0 }
     }
 
     /// The number of mappings.
@@ -130,30 +105,25 @@ impl<V> MappingTable<V> {
         *self = Self::new();
     }
 
-    /// Bytes of heap held, without what values own themselves. Takes time linear in the leaves.
+    /// Bytes of heap held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let places: usize = self.blocks.iter().map(Vec::capacity).sum();
-        let blocks = self.blocks.capacity().saturating_mul(size_of::<Vec<Entry<V>>>());
-        places
-            .saturating_mul(size_of::<Entry<V>>())
-            .saturating_add(blocks)
-            .saturating_add(self.inners.bytes())
-            .saturating_add(self.leaves.bytes())
+        let entries = self.store.clusters.bytes().saturating_add(self.store.leaves.bytes());
+        self.inners.bytes().saturating_add(entries)
     }
 
     /// The mapping that contains `iova`.
     #[must_use]
+    #[inline]
     pub fn get(&self, iova: u64) -> Option<(IovaRange, &V)> {
-        self.at(self.place(iova)?)
+        self.locate(iova).map(|(_, range, value)| (range, value))
     }
 
     /// The mapping that contains `iova`, its value open to change.
     #[must_use]
     pub fn get_mut(&mut self, iova: u64) -> Option<(IovaRange, &mut V)> {
-        let place = self.place(iova)?;
-        let entry = self.blocks.get_mut(place.leaf as usize)?.get_mut(usize::from(place.slot))?;
-        Some((entry.range, &mut entry.value))
+        let (place, range, _) = self.locate(iova)?;
+        Some((range, &mut self.store.entry_mut(place)?.value))
     }
 
     /// The lowest mapping whose last byte is at or above `iova`: the one that contains it, or else
@@ -169,55 +139,78 @@ impl<V> MappingTable<V> {
         self.next_from(range.first()).filter(|(found, _)| found.first() <= range.last())
     }
 
-    /// Where the mapping that contains `iova` is stored.
-    pub(crate) fn place(&self, iova: u64) -> Option<Place> {
+    /// The mapping that removing all of `range` would cut in two: one that holds its first byte
+    /// and starts before it, or else one that holds its last byte and ends after it.
+    #[must_use]
+    pub fn cut_by(&self, range: IovaRange) -> Option<IovaRange> {
+        let leaf = self.store.leaves.get(self.leaf_of(range.first()))?;
+        let rank = leaf.run.rank(range.first());
+        let entry = |place| self.store.entry(place).and_then(Entry::range);
+        let low = match rank.checked_sub(1) {
+            Some(under) => entry(self.store.ranked(leaf, under)),
+            None => self.end_of(leaf.prev).and_then(entry),
+        };
+        if let Some(low) = low.filter(|r| r.last() >= range.first()) {
+            if low.first() < range.first() {
+                return Some(low);
+            }
+            if low.last() >= range.last() {
+                return (low.last() > range.last()).then_some(low);
+            }
+        }
+        // One search is enough unless the range goes on beyond this leaf.
+        let high = match leaf.run.key(rank) {
+            Some(next) if next > range.last() => None,
+            _ => self.locate(range.last()).map(|(_, found, _)| found),
+        };
+        high.filter(|r| r.last() > range.last())
+    }
+
+    /// As [`get`](Self::get), and where the mapping is stored.
+    #[inline]
+    pub(crate) fn locate(&self, iova: u64) -> Option<(Place, IovaRange, &V)> {
         let place = self.below(iova)?;
-        self.entry(place).filter(|e| e.range.contains(iova)).map(|_| place)
+        let entry = self.store.entry(place).filter(|e| e.contains(iova))?;
+        Some((place, entry.range()?, &entry.value))
     }
 
-    /// What is stored at `place`, if anything.
-    pub(crate) fn at(&self, place: Place) -> Option<(IovaRange, &V)> {
-        self.entry(place).map(|e| (e.range, &e.value))
+    /// The mapping stored at `place`, if it contains `iova`. Any place may be asked for.
+    #[inline]
+    pub(crate) fn at(&self, place: Place, iova: u64) -> Option<(IovaRange, &V)> {
+        // Beyond the end, a chunk's rest holds what was there before.
+        if place.0 as usize >= self.store.clusters.len() {
+            return None;
+        }
+        let entry = self.store.entry(place).filter(|e| e.contains(iova))?;
+        Some((entry.range()?, &entry.value))
     }
 
-    fn entry(&self, place: Place) -> Option<&Entry<V>> {
-        self.blocks.get(place.leaf as usize)?.get(usize::from(place.slot))
+    /// The mapping with the greatest first address at or below `key`.
+    #[inline]
+    fn below(&self, key: u64) -> Option<Place> {
+        let leaf = self.store.leaves.get(self.leaf_of(key))?;
+        match leaf.run.rank(key).checked_sub(1) {
+            Some(rank) => Some(self.store.ranked(leaf, rank)),
+            // The bound of a leaf may lie below its first key: the answer ends the leaf before.
+            None => self.end_of(leaf.prev),
+        }
+    }
+
+    /// The last entry of a leaf.
+    #[inline]
+    fn end_of(&self, leaf: u32) -> Option<Place> {
+        let leaf = self.store.leaves.get(leaf)?;
+        Some(self.store.ranked(leaf, leaf.run.len().checked_sub(1)?))
     }
 
     /// The leaf whose bounds hold `key`.
+    #[inline]
     fn leaf_of(&self, key: u64) -> u32 {
         let mut at = self.root;
         for _ in 0..self.height {
             at = self.inners.get(at).map_or(at, |node| node.child_of(key));
         }
         at
-    }
-
-    /// The entry at `rank` of a leaf.
-    fn ranked(&self, leaf: u32, rank: usize) -> Option<Place> {
-        Some(Place { leaf, slot: self.leaves.get(leaf)?.run.tag(rank)? })
-    }
-
-    /// The last entry of a leaf.
-    fn end_of(&self, leaf: u32) -> Option<Place> {
-        self.ranked(leaf, self.leaves.get(leaf)?.run.len().checked_sub(1)?)
-    }
-
-    /// The mapping with the greatest first address at or below `key`.
-    fn below(&self, key: u64) -> Option<Place> {
-        let leaf = self.leaf_of(key);
-        let node = self.leaves.get(leaf)?;
-        match node.run.rank(key).checked_sub(1) {
-            Some(rank) => self.ranked(leaf, rank),
-            // The bound of a leaf may lie below its first key: the answer ends the leaf before.
-            None => self.end_of(node.prev),
-        }
-    }
-}
-
-impl Leaf {
-    fn new() -> Self {
-        Self { run: Run::new(), prev: NONE, next: NONE }
     }
 }
 
@@ -227,23 +220,25 @@ impl Inner {
     }
 
     /// The position of the child whose bounds hold `key`.
+    #[inline]
     fn position_of(&self, key: u64) -> usize {
         self.run.rank(key).saturating_sub(1)
     }
 
     /// The child whose bounds hold `key`.
+    #[inline]
     fn child_of(&self, key: u64) -> u32 {
         self.run.tag(self.position_of(key)).unwrap_or(NONE)
     }
 }
 
-impl<V> Default for MappingTable<V> {
+impl<V: Copy> Default for MappingTable<V> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<V: fmt::Debug> fmt::Debug for MappingTable<V> {
+impl<V: Copy + fmt::Debug> fmt::Debug for MappingTable<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }

@@ -8,12 +8,12 @@
 /// Keys per cache line of 64 bytes.
 const LINE: usize = 8;
 
-/// Up to `N` ascending keys, each with a tag. `N` is a multiple of 8.
+/// Up to `N` ascending keys, each with a tag. `N` is 24 or 128.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run<T, const N: usize> {
     keys: [u64; N],
     tags: [T; N],
-    len: u32,
+    len: u8,
 }
 
 impl<T: Copy + Default + PartialEq, const N: usize> Run<T, N> {
@@ -23,43 +23,60 @@ impl<T: Copy + Default + PartialEq, const N: usize> Run<T, N> {
     }
 
     /// The number of keys.
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.len as usize
+        usize::from(self.len)
     }
 
     /// Whether no further key fits.
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.len() >= N
     }
 
     /// The keys, ascending.
+    #[inline]
     pub(super) fn keys(&self) -> &[u64] {
         self.keys.get(..self.len()).unwrap_or(&[])
     }
 
     /// The tags, in the order of the keys.
+    #[inline]
     pub(super) fn tags(&self) -> &[T] {
         self.tags.get(..self.len()).unwrap_or(&[])
     }
 
     /// The key at `at`.
+    #[inline]
     pub(super) fn key(&self, at: usize) -> Option<u64> {
         self.keys().get(at).copied()
     }
 
-    /// The tag at `at`.
+    /// The tag at `at`, which must be below the length to mean anything.
+    #[inline]
     pub(super) fn tag(&self, at: usize) -> Option<T> {
-        self.tags().get(at).copied()
+        self.tags.get(at).copied()
     }
 
     /// The number of keys at or below `key`.
+    #[inline]
     pub(super) fn rank(&self, key: u64) -> usize {
+        const { assert!(N == 24 || N == 128) };
         let (lines, _) = self.keys.as_chunks::<LINE>();
-        let whole: usize = lines.iter().map(|line| usize::from(line[LINE - 1] <= key)).sum();
-        let part: usize =
-            lines.get(whole).map_or(0, |line| line.iter().map(|k| usize::from(*k <= key)).sum());
+        let at = match lines.as_chunks::<4>().0.as_chunks::<4>().0 {
+            [quads] => {
+                let at = count(key, quads[0][3][7], quads[1][3][7], quads[2][3][7]);
+                let Some(quad) = quads.get(at) else { return 0 };
+                at.wrapping_mul(4).wrapping_add(count(key, quad[0][7], quad[1][7], quad[2][7]))
+            }
+            _ => match lines {
+                [a, b, _] => usize::from(a[7] <= key).wrapping_add(usize::from(b[7] <= key)),
+                _ => 0,
+            },
+        };
+        let Some(line) = lines.get(at) else { return 0 };
         // Unused places hold the greatest key and count only for that very key.
-        whole.saturating_mul(LINE).saturating_add(part).min(self.len())
+        at.wrapping_mul(LINE).wrapping_add(rank_in_line(line, key)).min(self.len())
     }
 
     /// Puts `key` at `at`, moving later keys up. The caller keeps the order and leaves room.
@@ -89,7 +106,7 @@ impl<T: Copy + Default + PartialEq, const N: usize> Run<T, N> {
         self.keys.copy_within(next..len, at);
         self.tags.copy_within(next..len, at);
         self.len = self.len.saturating_sub(1);
-        if let Some(free) = self.keys.get_mut(self.len as usize) {
+        if let Some(free) = self.keys.get_mut(usize::from(self.len)) {
             *free = u64::MAX;
         }
         Some(taken)
@@ -104,7 +121,7 @@ impl<T: Copy + Default + PartialEq, const N: usize> Run<T, N> {
         for free in self.keys.iter_mut().skip(at) {
             *free = u64::MAX;
         }
-        self.len = self.len.min(u32::try_from(at).unwrap_or(u32::MAX));
+        self.len = self.len.min(u8::try_from(at).unwrap_or(u8::MAX));
         upper
     }
 
@@ -122,13 +139,25 @@ impl<T: Copy + Default + PartialEq, const N: usize> Run<T, N> {
             *tag = if *tag == old { new } else { *tag };
         }
     }
+}
 
-    /// Replaces every tag by what `f` makes of it.
-    pub(super) fn map_tags(&mut self, f: impl Fn(T) -> T) {
-        for tag in &mut self.tags {
-            *tag = f(*tag);
-        }
-    }
+/// The number of keys of three ascending ones at or below `key`.
+#[inline]
+fn count(key: u64, a: u64, b: u64, c: u64) -> usize {
+    usize::from(a <= key).wrapping_add(usize::from(b <= key)).wrapping_add(usize::from(c <= key))
+}
+
+/// The number of keys of a sorted line at or below `key`.
+#[inline]
+fn rank_in_line(line: &[u64; LINE], key: u64) -> usize {
+    let step = |at: usize, by: usize, look: usize| {
+        let place = line.get(at.wrapping_add(look) & 7).copied().unwrap_or(u64::MAX);
+        if place <= key { at.wrapping_add(by) } else { at }
+    };
+    let at = step(0, 4, 3);
+    let at = step(at, 2, 1);
+    let at = step(at, 1, 0);
+    step(at, 1, 0)
 }
 
 #[cfg(test)]
@@ -137,7 +166,7 @@ mod tests {
 
     #[test]
     fn rank_counts_keys_at_or_below() {
-        let mut run = Run::<u8, 16>::new();
+        let mut run = Run::<u8, 24>::new();
         assert_eq!(run.rank(u64::MAX), 0);
         for (i, key) in [0u64, 5, 9, 100, 200, 300, 400, 500, 600, 700].into_iter().enumerate() {
             run.push(key, i as u8);
@@ -148,8 +177,24 @@ mod tests {
     }
 
     #[test]
+    fn rank_agrees_with_counting() {
+        fn agrees<const N: usize>() {
+            let mut run = Run::<u16, N>::new();
+            for len in 0..N as u64 {
+                run.push(len * 3 + 10, 0);
+                for key in 0..N as u64 * 3 + 20 {
+                    let count = run.keys().iter().filter(|k| **k <= key).count();
+                    assert_eq!(run.rank(key), count, "{key} among {}", len + 1);
+                }
+            }
+        }
+        agrees::<24>();
+        agrees::<128>();
+    }
+
+    #[test]
     fn the_greatest_key_is_a_key_like_others() {
-        let mut run = Run::<u8, 8>::new();
+        let mut run = Run::<u8, 24>::new();
         run.push(u64::MAX, 1);
         assert_eq!((run.rank(u64::MAX - 1), run.rank(u64::MAX)), (0, 1));
         assert_eq!(run.remove(0), Some((u64::MAX, 1)));
@@ -158,14 +203,14 @@ mod tests {
 
     #[test]
     fn splitting_frees_the_upper_places() {
-        let mut run = Run::<u8, 8>::new();
-        (0..8).for_each(|i| run.push(i * 10, i as u8));
+        let mut run = Run::<u8, 24>::new();
+        (0..24).for_each(|i| run.push(i * 10, i as u8));
         run.insert(0, 1, 9);
         assert!(run.is_full());
-        assert_eq!(run.len(), 8, "a full run takes nothing");
-        let upper = run.split(3);
-        assert_eq!((run.keys(), upper.keys()), (&[0, 10, 20][..], &[30, 40, 50, 60, 70][..]));
-        assert_eq!(upper.tags(), [3, 4, 5, 6, 7]);
-        assert_eq!(run.rank(1000), 3);
+        assert_eq!(run.len(), 24, "a full run takes nothing");
+        let upper = run.split(21);
+        assert_eq!((run.len(), upper.keys()), (21, &[210, 220, 230][..]));
+        assert_eq!(upper.tags(), [21, 22, 23]);
+        assert_eq!(run.rank(1000), 21);
     }
 }
