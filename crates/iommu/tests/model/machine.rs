@@ -253,7 +253,12 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 fn place_at(base: impl Strategy<Value = Base>) -> impl Strategy<Value = Place> {
-    let edge = prop_oneof![4 => Just(Edge::First), 1 => Just(Edge::Middle), 2 => Just(Edge::After)];
+    let edge = prop_oneof![
+        4 => Just(Edge::First),
+        1 => Just(Edge::Middle),
+        2 => Just(Edge::LastPage),
+        2 => Just(Edge::After),
+    ];
     let pages = prop_oneof![4 => Just(0i8), 3 => -2i8..3, 1 => -70i8..70];
     let bytes = prop_oneof![12 => Just(0i16), 1 => -9i16..9, 1 => Just(0x800)];
     (base, edge, pages, bytes).prop_map(|(base, edge, pages, bytes)| Place {

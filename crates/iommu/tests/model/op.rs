@@ -79,7 +79,7 @@ pub(crate) enum Base {
     Invalid(usize),
     /// The n-th valid range.
     Valid(usize),
-    /// The n-th region that an attached group, or else any group, reserves.
+    /// The n-th region that any group reserves, attached or not.
     Reserved(usize),
     /// The n-th page of the space.
     Page(u16),
@@ -93,6 +93,8 @@ pub(crate) enum Base {
 pub(crate) enum Edge {
     First,
     Middle,
+    /// The page of the last byte.
+    LastPage,
     /// The first byte after.
     After,
 }
@@ -223,6 +225,7 @@ impl Place {
         let at = match self.edge {
             Edge::First => base.first,
             Edge::Middle => base.first + base.size() / 2 / granule * granule,
+            Edge::LastPage => (base.end - 1) / granule * granule,
             Edge::After => base.end,
         };
         let moved = at as i128 + i128::from(self.pages) * granule as i128 + i128::from(self.bytes);

@@ -167,12 +167,8 @@ impl Model {
     }
 
     pub(crate) fn reserved_spans(&self) -> Vec<Span> {
-        let attached = self.reserved();
-        if attached.is_empty() {
-            let all = self.host.groups.iter().flat_map(|g| &g.reserved);
-            return all.map(|r| Span::of(r.range)).collect();
-        }
-        attached.iter().map(|(_, r)| Span::of(r.range)).collect()
+        let all = self.host.groups.iter().flat_map(|g| &g.reserved);
+        all.map(|r| Span::of(r.range)).collect()
     }
 
     pub(crate) fn map(&mut self, request: &MapRequest) -> Result<(), MapRefusal> {

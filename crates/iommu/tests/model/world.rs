@@ -31,6 +31,7 @@ pub(crate) fn host(page_size: u64) -> Host {
         iommu(0, u64::MAX, 0x2001_0000),
         iommu(0, u64::MAX, 0x10_0000),
     ];
+    // Regions that end with the first byte of a page take the page along, and no more.
     let msi = region(0xfee0_0000, 0xfeef_ffff, ReservedKind::Msi);
     let sw = region(window.first(), window.last(), ReservedKind::SwMsi);
     let relaxable = region(0x7000_0000, 0x7fff_ffff, ReservedKind::DirectRelaxable);
@@ -38,13 +39,13 @@ pub(crate) fn host(page_size: u64) -> Host {
     let groups = vec![
         group(1, 0, 0, vec![msi.clone()]),
         group(2, 0, 0, vec![msi.clone(), relaxable.clone(), hole(0x9001, 0xa000)]),
-        group(3, 1, 0, vec![msi.clone(), hole(0xfd_0000_0000, 0xff_ffff_ffff)]),
-        group(4, 1, 1, vec![relaxable]),
+        group(3, 1, 0, vec![msi.clone(), hole(0xfd_0000_0000, 0x100_0000_0000)]),
+        group(4, 1, 1, vec![relaxable, hole(0x4_0000, 0x4_4000)]),
         group(5, 2, 0, vec![sw.clone()]),
         group(6, 2, 1, vec![sw.clone()]),
         group(7, 2, 2, vec![sw.clone()]),
         group(8, 2, 3, vec![sw, msi.clone()]),
-        group(9, 3, 0, vec![hole(0x20_0000, 0x2f_ffff)]),
+        group(9, 3, 0, vec![hole(0x20_0000, 0x30_0000)]),
         group(10, 4, 0, vec![msi.clone()]),
         group(11, 5, 0, vec![]),
         group(12, 6, 0, vec![hole(0, 0x10_7fff), hole(0x10_8000, 0x1f_ffff)]),
@@ -52,7 +53,7 @@ pub(crate) fn host(page_size: u64) -> Host {
         group(14, 77, 0, vec![]),
         group(15, 7, 0, vec![]),
         group(16, 8, 0, vec![]),
-        group(17, 1, 0, vec![hole(0, 0xfff), hole(u64::MAX - 0xffff, u64::MAX)]),
+        group(17, 1, 0, vec![hole(0, 0x1000), hole(u64::MAX - 0xffff, u64::MAX)]),
         group(18, 9, 0, vec![]),
         group(19, 10, 0, vec![]),
     ];
