@@ -15,6 +15,42 @@
 //! A model knows its registers, its configuration space and a [`pci::DmaBus`]: neither containers
 //! nor eventfds. Contract: nothing that software writes, and nothing found in memory, panics,
 //! overflows or loops without bound.
+//!
+//! * [`Edu`] is QEMU's educational device: registers, a DMA engine, one MSI, INTx.
+//! * [`Shape`] is any function as far as a recording tells: configuration space, BARs, constants.
+//!
+//! ```text
+//!   register access ──► Device::bar_read, bar_write ──► Edu ──► DmaBus::read, write   DMA, MSIs
+//!   configuration   ──► Device::config_mut             │
+//!                                                      └─────► DmaBus::set_intx       the one wire
+//! ```
+//!
+//! Whoever drives a model brings the bus:
+//!
+//! ```
+//! use pci::{Aborted, Device, DmaBus};
+//! use softvfio_devices::Edu;
+//!
+//! /// A bus with nothing on it.
+//! struct Empty;
+//!
+//! impl DmaBus for Empty {
+//!     fn read(&mut self, _addr: u64, data: &mut [u8]) -> Result<(), Aborted> {
+//!         data.fill(0);
+//!         Err(Aborted)
+//!     }
+//!     fn write(&mut self, _addr: u64, _data: &[u8]) -> Result<(), Aborted> {
+//!         Err(Aborted)
+//!     }
+//!     fn set_intx(&mut self, _asserted: bool) {}
+//! }
+//!
+//! let mut edu = Edu::new();
+//! edu.bar_write(0, 0x08, &5u32.to_le_bytes(), &mut Empty);
+//! let mut factorial = [0; 4];
+//! edu.bar_read(0, 0x08, &mut factorial, &mut Empty);
+//! assert_eq!(u32::from_le_bytes(factorial), 120);
+//! ```
 
 extern crate alloc;
 

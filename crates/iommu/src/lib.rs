@@ -10,7 +10,52 @@
         clippy::unreachable
     )
 )]
-//! The engine.
+//! The engine: what an I/O virtual address means.
+//!
+//! A device behind an IOMMU knows I/O virtual addresses (IOVAs) only. This crate keeps what each of
+//! them means, changes it on request, and tells for every access of a device where it goes. It
+//! knows neither bytes nor file descriptors nor errnos: those are `vfio`'s, one floor up.
+//!
+//! ```text
+//!   Host                      data: IOMMUs, groups, reserved regions, doorbells, limits, Dialect
+//!    │ attach(host, group)
+//!    ▼
+//!   AddressSpace ◄── map, unmap, cut, update_vaddr, dirty_*          &mut self, with an Env:
+//!    │  table of Mappings: the truth                                  Pinner        pins memory
+//!    │  Domains: groups that share page tables                        LockedMemory  is charged
+//!    │  valid ranges, page sizes                                      Observer      is told
+//!    │ translate(group, iova, access)                                &self
+//!    ▼
+//!   Translation::Memory │ Translation::Doorbell │ Fault
+//! ```
+//!
+//! # From objects to calls
+//!
+//! 1. Describe the machine: a [`Host`] with its [`Iommu`]s, [`Group`]s, [`ReservedRegion`]s and
+//!    [`InterruptController`]s. Its [`Dialect`] says which kernel's answers it gives.
+//! 2. [`AddressSpace::new`] makes an empty address space (a VFIO container has one).
+//! 3. Implement [`Pinner`] for whoever owns the memory that is mapped, and put it into an [`Env`]
+//!    together with the one [`LockedMemory`] of the system and an [`Observer`] (`()` listens to
+//!    nothing).
+//! 4. [`AddressSpace::attach`] brings a group in: into the [`Domain`] of an earlier group that can
+//!    share its page tables, else into one of its own. [`AddressSpace::valid_ranges`] and
+//!    [`AddressSpace::page_sizes`] say what may be mapped from now on.
+//! 5. [`AddressSpace::map`] maps a [`MapRequest`]. A [`MapRefusal`] says why not, and where a
+//!    mapping of that size would be legal; printed, it is a sentence for people.
+//! 6. [`AddressSpace::translate`] answers each access of a device: memory, with the pin it lies in
+//!    and how many bytes follow; a doorbell, which makes the write an interrupt; or a [`Fault`].
+//! 7. [`AddressSpace::bind_doorbell`] gives the address to which a group's devices write MSIs.
+//!
+//! `examples/map.rs` does all of this: `cargo run -p softvfio-iommu --example map`.
+//!
+//! # What holds
+//!
+//! * Mappings never overlap; a refusal changes nothing; what is pinned is what is mapped.
+//! * Ranges are inclusive ([`IovaRange`]), so the last byte may be 2^64-1.
+//! * Nothing here locks, sleeps, prints, or panics on any input. A caller with threads puts the
+//!   address space behind a lock: `&mut self` changes, `&self` translates.
+//! * Mapping and unmapping cost the same whatever the size of the mapping; only dirty bitmaps are
+//!   written page by page.
 
 extern crate alloc;
 

@@ -12,6 +12,13 @@
 )]
 //! PCI functions as hardware: configuration space, BARs, MSI and MSI-X, and the bus a device sees.
 //!
+//! ```text
+//!   software ──► ConfigSpace (what a write changes)        Device (a model's registers)
+//!                  │ Command: memory, I/O, bus master        │ DMA, MSIs
+//!                  ▼                                         ▼
+//!                 Bar: which addresses answer           MasterGate ──► DmaBus ──► whoever owns it
+//! ```
+//!
 //! * [`Device`] is what a model implements; [`DmaBus`] is all that it can do to the machine.
 //! * [`ConfigSpace`] is a function's *physical* configuration space: which bits a write changes is
 //!   the hardware's choice. What a VFIO user sees of it is decided elsewhere.

@@ -29,7 +29,7 @@ id! {
     DeviceId
 }
 id! {
-    /// A reference to an eventfd that the front end holds for us until [`Caller::put_event`]
-    /// (crate::Caller::put_event).
+    /// A reference to an eventfd that the front end holds for us until
+    /// [`Caller::put_event`](crate::Caller::put_event).
     EventId
 }

@@ -11,6 +11,47 @@
     )
 )]
 //! VFIO as objects: container, group and device, answering as Linux does.
+//!
+//! A front end has clients that issue VFIO requests: traced processes, guests, tests. It hands each
+//! request on as a number and an address; this crate copies the argument, checks it in the kernel's
+//! order, changes the engine (`iommu`) or refuses, and writes the answer back.
+//!
+//! ```text
+//!   the front end                      this crate                            below
+//!   ─────────────                      ──────────                            ─────
+//!   a client's descriptors
+//!     container ──► System::container_ioctl ──► Container ──► Type1 ──► iommu::AddressSpace
+//!     group     ──► System::group_ioctl     ──► joins, leaves, gives device descriptors
+//!     device    ──► System::device_ioctl    ──► Device ──► interrupts, resets, information
+//!                   System::device_read/write ──► regions, configuration space ──► pci::Device
+//!   Caller      ◄── arguments, descriptors, pins, eventfds
+//!   Containers  ◄── the containers it keeps         (ContainerTable, for one thread)
+//!   Models      ◄── the device models it keeps      (ModelTable, for one thread)
+//! ```
+//!
+//! # From objects to calls
+//!
+//! 1. Describe the host (`iommu::Host`) and its PCI functions ([`device::PciFunction`]);
+//!    [`System::new`] makes the kernel side of them.
+//! 2. Implement [`Caller`] for the process that issues requests: its memory, its descriptors, its
+//!    eventfds, what it may lock. [`Platform`], a part of it, is where DMA and interrupts end.
+//! 3. `open("/dev/vfio/vfio")` is [`ContainerTable::open`]; `open("/dev/vfio/N")` is
+//!    [`System::open_group`]. Remember what each descriptor stands for: [`Caller::fd`] is asked.
+//! 4. Pack caller, containers and models into a [`Ctx`] and hand requests on by kind of descriptor:
+//!    [`System::container_ioctl`], [`System::group_ioctl`], [`System::device_ioctl`],
+//!    [`System::device_read`], [`System::device_write`].
+//! 5. An [`Answer`] is a number that is not negative, or a [`Refusal`]: a reason for people, with
+//!    [`Refusal::errno`] for the client.
+//! 6. When the last reference to a descriptor goes: [`ContainerTable::close`],
+//!    [`System::close_group`], [`System::close_device`].
+//!
+//! `examples/serve.rs` is such a front end, from opening a container to a device's DMA and its
+//! interrupt: `cargo run -p softvfio-vfio --example serve`.
+//!
+//! # Locks
+//!
+//! Nothing here locks. A front end with threads locks the [`System`] first, then a model, then a
+//! container; never two containers at once.
 
 extern crate alloc;
 
