@@ -28,6 +28,8 @@ pub enum Bug {
     OneMappingTooMany,
     /// A mapping is searched for in the first valid range only.
     OnlyFirstRange,
+    /// A place in the translation cache is not checked against the mapping found there.
+    StaleHintTrusted,
     /// With the user address, another address space gets the charge, and the first one keeps it.
     UpdateChargesTwice,
     /// A write-only mapping can be read whatever the IOMMU can express.
@@ -36,7 +38,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AttachMissesLastByte,
         Self::CutForgetsInvalid,
         Self::CutLosesPinOffset,
@@ -47,6 +49,7 @@ impl Bug {
         Self::FailedMapStaysPinned,
         Self::OneMappingTooMany,
         Self::OnlyFirstRange,
+        Self::StaleHintTrusted,
         Self::UpdateChargesTwice,
         Self::WriteOnlyReadable,
     ];
