@@ -4,6 +4,7 @@
 mod command;
 mod fuzz;
 mod nostd;
+mod pages;
 mod steps;
 mod traces;
 
@@ -17,7 +18,7 @@ cargo xtask COMMAND
   fmt                    formatting of all workspaces
   clippy                 lints, warnings are errors
   unit                   cargo test --workspace
-  examples               builds and runs the examples
+  pages                  the examples run; README and docs show what is true
   doc                    rustdoc, warnings are errors
   nostd                  the no_std crates link without std, and the check can fail
   traces                 replays the recorded traces, where they are (SOFTVFIO_TRACES or

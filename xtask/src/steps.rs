@@ -4,7 +4,7 @@ use std::env;
 use std::time::Instant;
 
 use crate::command::{cargo, loud, quiet};
-use crate::{fuzz, nostd, traces};
+use crate::{fuzz, nostd, pages, traces};
 
 /// How a step went that did not fail.
 pub(crate) enum Outcome {
@@ -25,7 +25,7 @@ pub(crate) const ALL: &[Step] = &[
     Step { name: "fmt", run: fmt },
     Step { name: "clippy", run: clippy },
     Step { name: "unit", run: unit },
-    Step { name: "examples", run: examples },
+    Step { name: "pages", run: pages::check },
     Step { name: "doc", run: doc },
     Step { name: "nostd", run: nostd::gate },
     Step { name: "traces", run: traces::replay },
@@ -100,22 +100,6 @@ fn unit() -> Result<Outcome, String> {
     loud(&mut cargo(&["test", "--workspace"]))?;
     held()
 }
-
-/// What a newcomer runs first must work.
-fn examples() -> Result<Outcome, String> {
-    let mut run = 0;
-    for (package, name) in EXAMPLES {
-        let printed = quiet(&mut cargo(&["run", "--package", package, "--example", name]))?;
-        if printed.trim().is_empty() {
-            return Err(format!("example {name} of {package} printed nothing"));
-        }
-        run += 1;
-    }
-    Ok(Outcome::Held(format!("{run} run")))
-}
-
-/// Package and example.
-const EXAMPLES: &[(&str, &str)] = &[("softvfio-iommu", "map"), ("softvfio-vfio", "serve")];
 
 fn doc() -> Result<Outcome, String> {
     let mut command = cargo(&["doc", "--workspace", "--no-deps"]);

@@ -23,7 +23,7 @@ pub(crate) fn replay() -> Result<Outcome, String> {
         ));
     }
     files.sort();
-    let mut command = cargo(&["run", "--quiet", "--release", "--package", "softvfio", "--"]);
+    let mut command = cargo(&["run", "--quiet", "--package", "softvfio", "--"]);
     let printed = quiet(command.arg("replay").args(&files))?;
     let last = printed.lines().last().unwrap_or_default();
     Ok(Outcome::Held(format!("{} traces: {last}", files.len())))
