@@ -95,6 +95,60 @@ fn an_eventfd_writes_a_register() {
 }
 
 #[test]
+fn eventfds_that_wait_together_are_woken_newest_first() {
+    let mut w = opened(EDU);
+    w.client.fds.extend([(80, FdObject::Other), (81, FdObject::Other)]);
+    let ask = |w: &mut World, data: u8, fd: i32| {
+        let fd = hex(&fd.to_ne_bytes());
+        let arg = format!("20000000 04000000 0400000000000000 {data:02x}00000000000000 {fd} 00");
+        ioctl(w, EDU, VFIO_DEVICE_IOEVENTFD, &arg).map(|_| ())
+    };
+    // The register reads as the complement of what is written.
+    let liveness = |w: &mut World| read(w, EDU, 4, 4).unwrap()[0];
+    ask(&mut w, 1, 80).unwrap();
+    ask(&mut w, 2, 80).unwrap();
+    w.with(|s, ctx| s.device_event(EDU, ctx, EventId(80)));
+    assert_eq!(liveness(&mut w), !1);
+    // Signalled before: the new write happens at once, alone; leaving reads the counter.
+    w.client.pending.insert(EventId(80));
+    ask(&mut w, 3, 80).unwrap();
+    assert_eq!(liveness(&mut w), !3);
+    assert!(w.client.pending.contains(&EventId(80)));
+    for data in [3, 1, 2] {
+        ask(&mut w, data, -1).unwrap();
+    }
+    assert!(w.client.pending.is_empty());
+    // As many as a device may have: what exists is looked for first, the descriptor last.
+    for data in 0..1000_u16 {
+        let data = hex(&data.to_ne_bytes());
+        let arg = format!("20000000 04000000 0800000000000000 {data} 000000000000 51000000 00");
+        ioctl(&mut w, EDU, VFIO_DEVICE_IOEVENTFD, &arg).unwrap();
+    }
+    assert_eq!(ask(&mut w, 1, 81), Err(Errno::ENOSPC));
+    assert_eq!(ask(&mut w, 1, 99), Err(Errno::ENOSPC));
+    assert_eq!(ask(&mut w, 1, -1), Err(Errno::ENODEV));
+}
+
+#[test]
+fn an_unmask_eventfd_that_is_closed_makes_room() {
+    let mut w = opened(EDU);
+    w.client.fds.extend((80..83).map(|fd| (fd, FdObject::Other)));
+    let irq = |w: &mut World, action: u8, fd: u8| {
+        let arg = format!("18000000 {action:02x}000000 00000000 00000000 01000000 {fd:02x}000000");
+        ioctl(w, EDU, VFIO_DEVICE_SET_IRQS, &arg).map(|_| ())
+    };
+    irq(&mut w, 0x24, 80).unwrap();
+    irq(&mut w, 0x14, 81).unwrap();
+    assert_eq!(irq(&mut w, 0x14, 82), Err(Errno::EBUSY));
+    assert_eq!(w.system.devices_watching(EventId(81)), [EDU]);
+    for closed in [80, 81] {
+        w.with(|s, ctx| s.device_event_closed(EDU, ctx, EventId(closed)));
+    }
+    assert_eq!(w.system.devices_watching(EventId(81)), []);
+    assert_eq!(irq(&mut w, 0x14, 82), Ok(()));
+}
+
+#[test]
 fn dma_is_translated_page_by_page() {
     let mut w = opened(EDU);
     let container = softvfio_vfio::ContainerId(0);

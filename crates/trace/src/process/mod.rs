@@ -258,8 +258,12 @@ impl Process {
             return;
         }
         match self.files.forget(key) {
-            Some(File::Event(event)) => self.events.put(event),
-            Some(file) => self.released.push(file),
+            Some(file) => {
+                if let File::Event(event) = file {
+                    self.events.put(event);
+                }
+                self.released.push(file);
+            }
             None => {}
         }
     }

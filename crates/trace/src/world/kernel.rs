@@ -116,7 +116,12 @@ impl World {
                 File::Container(id) => self.containers.close(id),
                 File::Group(id) => self.system.close_group(id, &mut ctx),
                 File::Device(id) => self.system.close_device(id, &mut ctx),
-                File::Event(_) | File::Other => {}
+                File::Event(event) => {
+                    for id in self.system.devices_watching(event) {
+                        self.system.device_event_closed(id, &mut ctx, event);
+                    }
+                }
+                File::Other => {}
             }
             self.containers.drop_dead();
         }
@@ -245,12 +250,7 @@ impl World {
             let signalled = self.process.take_signalled();
             let mut delivered = false;
             for event in signalled {
-                let watchers: Vec<DeviceId> = (0..)
-                    .map(DeviceId)
-                    .zip(self.system.devices())
-                    .filter(|(_, device)| device.watched_events().any(|e| e == event))
-                    .map(|(id, _)| id)
-                    .collect();
+                let watchers = self.system.devices_watching(event);
                 if !watchers.is_empty() {
                     self.process.read_back(event);
                     delivered = true;

@@ -34,9 +34,15 @@ impl IoEvents {
     /// Gives every eventfd back.
     pub(super) fn clear(&mut self, caller: &mut dyn Caller) {
         for (_, event) in self.0.drain(..) {
-            caller.put_event(event);
+            stop_listening(caller, event);
         }
     }
+}
+
+/// Gives an eventfd back. Its counter is lost: the kernel reads it as it leaves.
+fn stop_listening(caller: &mut dyn Caller, event: EventId) {
+    caller.clear_event(event);
+    caller.put_event(event);
 }
 
 impl Device {
@@ -62,7 +68,7 @@ impl Device {
         match (existing, fd) {
             (Some(i), -1) => {
                 let (_, event) = events.remove(i);
-                env.caller.put_event(event);
+                stop_listening(env.caller, event);
                 return Ok(0);
             }
             (Some(_), _) => return Err(DeviceRefusal::IoEventExists),
@@ -76,7 +82,7 @@ impl Device {
         let event = event.map_err(|why| DeviceRefusal::BadEvent { fd, why })?;
         events.push((write, event));
         if env.caller.event_pending(event) {
-            self.io_event_fired(env, event);
+            self.write_registers(env, &[write]);
         }
         Ok(0)
     }
@@ -106,15 +112,20 @@ impl Device {
         events.map(|(_, event)| *event)
     }
 
-    /// An eventfd of [`io_events`](Self::io_events) fired: does its writes. Where memory decoding
-    /// is off they are lost.
+    /// An eventfd of [`io_events`](Self::io_events) fired: does its writes, the newest first, as the
+    /// kernel wakes those who wait.
     pub(super) fn io_event_fired(&mut self, env: &mut DeviceEnv<'_>, event: EventId) {
         let Ok(open) = self.opened() else { return };
-        let fired = open.io_events.0.iter().filter(|(_, e)| *e == event);
+        let fired = open.io_events.0.iter().rev().filter(|(_, e)| *e == event);
         let writes: Vec<Write> = fired.map(|(write, _)| *write).collect();
+        self.write_registers(env, &writes);
+    }
+
+    /// Writes registers. Where memory decoding is off the writes are lost.
+    fn write_registers(&mut self, env: &mut DeviceEnv<'_>, writes: &[Write]) {
         // Nobody waits for an answer.
         let _ = self.on_bus_with(env, Interrupts::Held, |model, bus, config| {
-            for Write { bar, is_memory, offset, data, width } in writes {
+            for Write { bar, is_memory, offset, data, width } in writes.iter().copied() {
                 let bytes = data.to_le_bytes();
                 let bytes = bytes.get(..usize::try_from(width).unwrap_or(0)).unwrap_or(&[]);
                 if answers(is_memory, config, model.config()) != Ok(true) {

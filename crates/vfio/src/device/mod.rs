@@ -111,7 +111,8 @@ impl Device {
     }
 
     /// The eventfds to watch: when one fires, read its counter back to 0 and call
-    /// [`System::device_event`](crate::System::device_event).
+    /// [`System::device_event`](crate::System::device_event); when its last descriptor is closed,
+    /// call [`System::device_event_closed`](crate::System::device_event_closed).
     pub fn watched_events(&self) -> impl Iterator<Item = EventId> {
         self.io_events().chain(self.irqs().and_then(Irqs::unmask_event))
     }
@@ -208,6 +209,16 @@ impl Device {
         {
             // Without its model nothing is masked either.
             let _ = env.with_model(id, |model, env| open.irqs.unmask_fired(model, env.caller));
+        }
+    }
+
+    /// The last descriptor of an eventfd that the device watches was closed. (A register write
+    /// stays in the list, though nothing can signal it any more: adding it again is `EEXIST`.)
+    pub(crate) fn event_closed(&mut self, env: &mut DeviceEnv<'_>, event: EventId) {
+        if let Ok(open) = self.opened()
+            && open.irqs.unmask_event() == Some(event)
+        {
+            open.irqs.unmask_closed(env.caller);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The system's requests on a device's descriptor: what a front end calls.
 
+use alloc::vec::Vec;
+
 use super::{Device, DeviceEnv, DeviceRefusal, Mappable, Mmio};
 use crate::{Answer, Ctx, DeviceId, EventId, Refusal, System};
 use uapi::ioctl;
@@ -146,12 +148,30 @@ impl System {
         Ok(self.on_device(id, ctx, |device, env| device.mmio(env, bar, offset, access))?)
     }
 
+    /// The devices that [watch](Device::watched_events) an eventfd.
+    #[must_use]
+    pub fn devices_watching(&self, event: EventId) -> Vec<DeviceId> {
+        let devices = (0..).map(DeviceId).zip(self.devices());
+        let watching = devices.filter(|(_, d)| d.watched_events().any(|e| e == event));
+        watching.map(|(id, _)| id).collect()
+    }
+
     /// An eventfd that a device watches was signalled; the front end has read its counter back to
     /// 0.
     pub fn device_event(&mut self, id: DeviceId, ctx: &mut Ctx<'_>, event: EventId) {
         // Nobody waits for an answer.
         let _ = self.on_device(id, ctx, |device, env| {
             device.event_fired(env, event);
+            Ok(())
+        });
+    }
+
+    /// The last descriptor of an eventfd that a device watches was closed. INTx no longer has an
+    /// unmask eventfd then, and another may be set.
+    pub fn device_event_closed(&mut self, id: DeviceId, ctx: &mut Ctx<'_>, event: EventId) {
+        // Nobody waits for an answer.
+        let _ = self.on_device(id, ctx, |device, env| {
+            device.event_closed(env, event);
             Ok(())
         });
     }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iommu::{Backing, MmId, PinError, PinFault, PinId, Pinned, Pinner};
 use softvfio_vfio::{
@@ -24,6 +24,8 @@ pub struct Client {
     pub buf: Vec<u8>,
     pub fds: BTreeMap<i32, FdObject>,
     pub signals: BTreeMap<EventId, u64>,
+    /// Eventfds whose counter is not 0.
+    pub pending: BTreeSet<EventId>,
     pub pins: BTreeMap<PinId, u64>,
     pub memlock: u64,
     pub may_lock: bool,
@@ -37,6 +39,7 @@ impl Default for Client {
             buf: vec![0; BUF_SIZE as usize],
             fds: BTreeMap::new(),
             signals: BTreeMap::new(),
+            pending: BTreeSet::new(),
             pins: BTreeMap::new(),
             memlock: u64::MAX,
             may_lock: true,
@@ -131,8 +134,12 @@ impl Caller for Client {
 
     fn put_event(&mut self, _event: EventId) {}
 
-    fn event_pending(&self, _event: EventId) -> bool {
-        false
+    fn event_pending(&self, event: EventId) -> bool {
+        self.pending.contains(&event)
+    }
+
+    fn clear_event(&mut self, event: EventId) {
+        self.pending.remove(&event);
     }
 
     fn install_device_fd(&mut self, device: DeviceId) -> Result<i32, Errno> {
