@@ -60,7 +60,8 @@ impl System {
     /// A request on a group's descriptor.
     ///
     /// # Errors
-    /// The [`Refusal`], whose errno the client gets.
+    /// The [`Refusal`], whose errno the client gets. [`Refusal::NoVfioDevice`] for a group that the
+    /// system does not have.
     #[doc(alias("VFIO_GROUP_SET_CONTAINER", "VFIO_GROUP_GET_DEVICE_FD"))]
     pub fn group_ioctl(
         &mut self,
@@ -69,6 +70,9 @@ impl System {
         request: u32,
         arg: u64,
     ) -> Answer {
+        if !self.groups.contains_key(&id) {
+            return Err(Refusal::NoVfioDevice(id));
+        }
         match request {
             ioctl::VFIO_GROUP_GET_STATUS => self.group_status(id, ctx, arg),
             ioctl::VFIO_GROUP_SET_CONTAINER => self.set_container(id, ctx, arg),
@@ -215,9 +219,10 @@ impl System {
         Err(Refusal::NoSuchDevice { group: id, name })
     }
 
-    /// A device descriptor was closed for good.
+    /// A device descriptor was closed for good. Nothing happens when none is open.
     pub fn close_device(&mut self, id: DeviceId, ctx: &mut Ctx<'_>) {
-        let Some(group) = self.device(id).map(|d| d.function().group) else { return };
+        let Some(device) = self.device(id).filter(|d| d.is_open()) else { return };
+        let group = device.function().group;
         self.shut_device(id, ctx);
         if let Some(g) = self.groups.get_mut(&group) {
             g.open_devices = g.open_devices.saturating_sub(1);

@@ -9,11 +9,11 @@ use iommu::Dialect;
 use recorded::{
     CONFIG, EDU, NIC, NVME, SH1, bytes, hex, ioctl, machine, open, opened, read, write,
 };
-use softvfio_vfio::{EventId, FdObject};
+use softvfio_vfio::{DeviceId, EventId, FdObject};
 use uapi::Errno;
 use uapi::ioctl::{
     VFIO_DEVICE_FEATURE, VFIO_DEVICE_GET_INFO, VFIO_DEVICE_IOEVENTFD, VFIO_DEVICE_SET_IRQS,
-    VFIO_IOMMU_MAP_DMA,
+    VFIO_GROUP_GET_DEVICE_FD, VFIO_IOMMU_MAP_DMA,
 };
 
 #[test]
@@ -215,6 +215,20 @@ fn the_last_close_leaves_the_function_as_it_was() {
 }
 
 /// Nothing a client sends may panic or overflow: tests are built with overflow checks.
+#[test]
+fn closing_once_more_than_opened_leaves_the_others_open() {
+    let mut w = opened(SH1);
+    let group = w.system.device(SH1).unwrap().function().group;
+    w.group_with(group, VFIO_GROUP_GET_DEVICE_FD, b"0000:03:02.0\0").unwrap();
+    for _ in 0..2 {
+        w.with(|s, ctx| s.close_device(SH1, ctx));
+    }
+    w.with(|s, ctx| s.close_group(group, ctx));
+    assert!(w.system.container_of(group).is_some());
+    w.with(|s, ctx| s.close_device(DeviceId(SH1.0 + 1), ctx));
+    assert_eq!(w.system.container_of(group), None);
+}
+
 #[test]
 fn any_request_is_answered() {
     let mut state = 0x1234_5678_9abc_def1_u64;
