@@ -27,6 +27,20 @@ impl<V: Copy> MappingTable<V> {
     ///
     /// [`Overlap`] when it shares a byte with a mapping; nothing is changed then.
     pub fn insert(&mut self, range: IovaRange, value: V) -> Result<(), Overlap> {
+        self.insert_with(range, || Ok(value))
+    }
+
+    /// Adds a mapping whose value is made only once its place is known to be free: in one search.
+    ///
+    /// # Errors
+    ///
+    /// [`Overlap`] as for [`insert`](Self::insert), else what `value` refuses with; nothing is
+    /// changed then.
+    pub fn insert_with<E: From<Overlap>>(
+        &mut self,
+        range: IovaRange,
+        value: impl FnOnce() -> Result<V, E>,
+    ) -> Result<(), E> {
         let first = range.first();
         if self.store.leaves.len() == 0 {
             self.store.leaves.push(Leaf::new());
@@ -42,7 +56,7 @@ impl<V: Copy> MappingTable<V> {
         if let Some(e) = under.and_then(|place| self.store.entry(place))
             && let Some(existing) = e.range().filter(|r| r.last() >= first)
         {
-            return Err(Overlap { existing });
+            return Err(Overlap { existing }.into());
         }
         let above = match node.run.key(rank) {
             Some(key) => Some((node, rank, key)),
@@ -53,10 +67,12 @@ impl<V: Copy> MappingTable<V> {
             && let Some(existing) =
                 self.store.entry(self.store.ranked(node, rank)).and_then(Entry::range)
         {
-            return Err(Overlap { existing });
+            return Err(Overlap { existing }.into());
         }
 
-        if node.run.is_full() {
+        let full = node.run.is_full();
+        let value = value()?;
+        if full {
             self.make_room(first);
             leaf = self.leaf_of(first);
             rank = self.store.leaves.get(leaf).map_or(0, |n| n.run.rank(first));
@@ -75,6 +91,18 @@ impl<V: Copy> MappingTable<V> {
             return None;
         }
         self.remove_at(leaf, rank)
+    }
+
+    /// Removes the mapping that is exactly `range`.
+    pub fn remove_exact(&mut self, range: IovaRange) -> Option<V> {
+        let leaf = self.leaf_of(range.first());
+        let node = self.store.leaves.get(leaf)?;
+        let rank = node.run.rank(range.first()).checked_sub(1)?;
+        let entry = self.store.entry(self.store.ranked(node, rank))?;
+        if entry.range() != Some(range) {
+            return None;
+        }
+        self.remove_at(leaf, rank).map(|(_, value)| value)
     }
 
     /// Removes the lowest mapping whose first byte lies in `within`: what a loop that unmaps a

@@ -37,21 +37,23 @@ pub(super) struct Cluster<V> {
 
 /// Sorted first addresses, each with the place of its entry.
 #[derive(Clone, Copy)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(super) struct Leaf {
     pub(super) run: Run<u8, LEAF>,
+    /// The clusters there are, then [`NONE`].
+    clusters: [u32; CLUSTERS],
     pub(super) prev: u32,
     pub(super) next: u32,
-    clusters: [u32; CLUSTERS],
-    /// How many of `clusters` are there.
-    held: u8,
 }
+
+// Three lines of keys and one with the rest.
+const _: () = assert!(size_of::<Leaf>() == 256);
 
 /// The entries of all leaves.
 #[derive(Clone)]
 pub(super) struct Store<V> {
-    pub(super) leaves: Arena<Leaf, 4>,
-    pub(super) clusters: Arena<Cluster<V>, 8>,
+    pub(super) leaves: Arena<Leaf, 8>,
+    pub(super) clusters: Arena<Cluster<V>, 16>,
 }
 
 impl<V: Copy> Entry<V> {
@@ -77,13 +79,14 @@ impl<V: Copy> Entry<V> {
 
 impl Leaf {
     pub(super) fn new() -> Self {
-        Self { run: Run::new(), prev: NONE, next: NONE, clusters: [NONE; CLUSTERS], held: 0 }
+        Self { run: Run::new(), prev: NONE, next: NONE, clusters: [NONE; CLUSTERS] }
     }
 
-    /// Places there are.
+    /// The first cluster that `places` places do without.
     #[inline]
-    fn room(&self) -> usize {
-        usize::from(self.held).wrapping_mul(CLUSTER)
+    fn cluster_beyond(&self, places: usize) -> Option<u32> {
+        let beyond = self.clusters.get(places.div_ceil(CLUSTER)).copied();
+        beyond.filter(|cluster| *cluster != NONE)
     }
 
     /// The cluster of a place, and the place within it.
@@ -122,13 +125,11 @@ impl<V: Copy> Store<V> {
         let Some(node) = self.leaves.get_mut(leaf) else { return };
         let place = node.run.len();
         node.run.insert(rank, entry.first, tag(place));
-        if place >= node.room() {
+        if let Some(number) = node.clusters.get_mut(place / CLUSTER)
+            && *number == NONE
+        {
             let entries = [Entry::vacant(entry.value); CLUSTER];
-            let cluster = self.clusters.push(Cluster { entries, owner: leaf });
-            if let Some(new) = node.clusters.get_mut(usize::from(node.held)) {
-                *new = cluster;
-                node.held = node.held.saturating_add(1);
-            }
+            *number = self.clusters.push(Cluster { entries, owner: leaf });
         }
         let at = node.cluster(place);
         if let Some(stored) = self.entry_mut(at) {
@@ -144,7 +145,7 @@ impl<V: Copy> Store<V> {
         let last = node.run.len();
         node.run.retag(tag(last), gap);
         let (gap, end) = (node.cluster(usize::from(gap)), node.cluster(last));
-        let wasteful = node.room().wrapping_sub(last) >= CLUSTER + SLACK;
+        let wasteful = node.cluster_beyond(last.wrapping_add(SLACK)).is_some();
         let end = self.entry_mut(end)?;
         let moved = *end;
         *end = Entry::vacant(moved.value);
@@ -200,7 +201,7 @@ impl<V: Copy> Store<V> {
         self.give_back(leaf, 0);
         let old = self.leaves.swap_remove(leaf)?;
         let moved = *self.leaves.get(leaf)?;
-        for cluster in moved.clusters.iter().take(usize::from(moved.held)) {
+        for cluster in &moved.clusters {
             if let Some(cluster) = self.clusters.get_mut(*cluster) {
                 cluster.owner = leaf;
             }
@@ -210,14 +211,11 @@ impl<V: Copy> Store<V> {
 
     /// Frees the clusters of a leaf that are unused when `slack` places are to stay free.
     fn give_back(&mut self, leaf: u32, slack: usize) {
-        while let Some(node) = self.leaves.get_mut(leaf) {
-            let Some(held) = node.held.checked_sub(1) else { return };
-            let room = usize::from(held).wrapping_mul(CLUSTER);
-            if node.run.len().saturating_add(slack) > room {
-                return;
-            }
-            node.held = held;
-            let freed = node.cluster(room).0;
+        while let Some(node) = self.leaves.get_mut(leaf)
+            && node.cluster_beyond(node.run.len().saturating_add(slack)).is_some()
+            && let Some(last) = node.clusters.iter_mut().rfind(|cluster| **cluster != NONE)
+        {
+            let freed = core::mem::replace(last, NONE);
             self.free_cluster(freed);
         }
     }
@@ -244,7 +242,8 @@ impl<V: Copy> Store<V> {
     /// Returns how many they are.
     pub(super) fn check_clusters(&self, leaf: u32) -> usize {
         let node = self.leaves.get(leaf).unwrap();
-        let held = usize::from(node.held);
+        let held = node.clusters.iter().take_while(|cluster| **cluster != NONE).count();
+        assert!(node.clusters[held..].iter().all(|cluster| *cluster == NONE));
         let len = node.run.len();
         assert!(
             held * CLUSTER >= len && held * CLUSTER < len + SLACK + CLUSTER + 1,

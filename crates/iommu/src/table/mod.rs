@@ -70,7 +70,7 @@ pub struct Overlap {
 
 /// Children, by the lower bounds of what lies below them.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Inner {
     run: Run<u32, INNER>,
 }

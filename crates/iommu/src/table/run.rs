@@ -10,6 +10,7 @@ const LINE: usize = 8;
 
 /// Up to `N` ascending keys, each with a tag. `N` is 24 or 128.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(super) struct Run<T, const N: usize> {
     keys: [u64; N],
     tags: [T; N],
@@ -147,17 +148,17 @@ fn count(key: u64, a: u64, b: u64, c: u64) -> usize {
     usize::from(a <= key).wrapping_add(usize::from(b <= key)).wrapping_add(usize::from(c <= key))
 }
 
-/// The number of keys of a sorted line at or below `key`.
+/// The number of keys of a line at or below `key`.
+///
+/// By the borrow of subtractions: that compiles to compares and additions with carry, where
+/// comparisons would become a longer sequence of vector instructions.
 #[inline]
 fn rank_in_line(line: &[u64; LINE], key: u64) -> usize {
-    let step = |at: usize, by: usize, look: usize| {
-        let place = line.get(at.wrapping_add(look) & 7).copied().unwrap_or(u64::MAX);
-        if place <= key { at.wrapping_add(by) } else { at }
-    };
-    let at = step(0, 4, 3);
-    let at = step(at, 2, 1);
-    let at = step(at, 1, 0);
-    step(at, 1, 0)
+    let above = line.iter().fold(0usize, |above, place| {
+        let (_, borrow) = key.overflowing_sub(*place);
+        above.wrapping_add(usize::from(borrow))
+    });
+    LINE.wrapping_sub(above)
 }
 
 #[cfg(test)]
