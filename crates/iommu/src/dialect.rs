@@ -42,6 +42,9 @@ pub struct Dialect {
     /// A hot reset without groups is `EINVAL` even where there is no bus to reset (6.12, 7.3), else
     /// `ENODEV` comes first.
     pub hot_reset_count_first: bool,
+    /// `GET_PCI_HOT_RESET_INFO` writes the list of devices, then its header (6.12, 7.3), else the
+    /// other way round: with memory for the header alone it is `EFAULT`, and the header unchanged.
+    pub hot_reset_list_first: bool,
     /// Device features 11 (dma-buf) and 12 (pre-copy information) are known (7.3).
     pub device_dma_buf: bool,
     /// A dirty query whose range starts before a mapping, by no multiple of 64 pages, leaves extra
@@ -66,6 +69,7 @@ impl Dialect {
         odd_err_fd_ignored: true,
         wide_bar_accesses: false,
         hot_reset_count_first: false,
+        hot_reset_list_first: false,
         device_dma_buf: false,
         dirty_bits_stray: true,
     };
@@ -82,6 +86,7 @@ impl Dialect {
         odd_err_fd_ignored: false,
         wide_bar_accesses: true,
         hot_reset_count_first: true,
+        hot_reset_list_first: true,
         ..Self::V6_1
     };
 

@@ -5,6 +5,7 @@ mod common;
 #[path = "common/recorded.rs"]
 mod recorded;
 
+use common::ARGS;
 use iommu::Dialect;
 use recorded::{
     CONFIG, EDU, NIC, NVME, ROM, SH1, bytes, hex, ioctl, machine, open, opened, read, write,
@@ -233,7 +234,18 @@ fn hot_reset_takes_the_bus() {
         let reset = ioctl(&mut w, SH1, VFIO_DEVICE_PCI_HOT_RESET, &arg);
         assert_eq!(reset.map(|_| ()), answer, "{arg}");
     }
-    for (dialect, answer) in [(&Dialect::V6_1, Errno::ENODEV), (&Dialect::V6_12, Errno::EINVAL)] {
+    for (dialect, answer, header) in
+        [(&Dialect::V6_1, Errno::ENODEV, [0, 1]), (&Dialect::V6_12, Errno::EINVAL, [7, 9])]
+    {
+        // Memory ends with the header.
+        let mut w = machine(dialect);
+        open(&mut w, NVME);
+        let at = w.client.args.len() - 12;
+        w.client.args[at..].copy_from_slice(&bytes("140000000700000009000000"));
+        let told = w.with(|s, ctx| s.device_ioctl(NVME, ctx, info, ARGS + at as u64));
+        assert_eq!(w.errno(told), Err(Errno::EFAULT));
+        assert_eq!([w.client.args[at + 4], w.client.args[at + 8]], header);
+
         let mut w = machine(dialect);
         open(&mut w, EDU);
         let reset = ioctl(&mut w, EDU, VFIO_DEVICE_PCI_HOT_RESET, "0c0000000000000000000000");

@@ -47,13 +47,20 @@ impl System {
         let header = HotResetInfo { argsz, flags: 0, count };
         let bytes = argsz.saturating_sub(HotResetInfo::MIN_ARGSZ);
         let room = usize::try_from(bytes).unwrap_or(0).div_euclid(size_of::<PciDependentDevice>());
-        user::write(ctx.caller, arg, &header, size_of::<HotResetInfo>())?;
-        if room < affected.len() {
-            return Err(DeviceRefusal::ListTooShort { needed: affected.len(), room });
+        let list = affected.iter().map(entry).collect::<Vec<PciDependentDevice>>();
+        let fits = list.len() <= room;
+        let list_first = self.shared().host.dialect.hot_reset_list_first;
+        for list_now in [list_first, !list_first] {
+            if !list_now {
+                user::write(ctx.caller, arg, &header, size_of::<HotResetInfo>())?;
+            } else if fits {
+                let at = arg.wrapping_add(HotResetInfo::MIN_ARGSZ.into());
+                ctx.caller.copy_out(at, list.as_bytes())?;
+            }
         }
-        let entries: Vec<PciDependentDevice> = affected.iter().map(entry).collect();
-        let at = arg.wrapping_add(HotResetInfo::MIN_ARGSZ.into());
-        ctx.caller.copy_out(at, entries.as_bytes())?;
+        if !fits {
+            return Err(DeviceRefusal::ListTooShort { needed: list.len(), room });
+        }
         Ok(0)
     }
 
