@@ -3,6 +3,7 @@
 use crate::event::Event;
 use crate::refusal::{Field, MapRefusal};
 use crate::space::{AddressSpace, Env, Mapping, SharedPin, State};
+use crate::table::Overlap;
 use crate::{IovaRange, LockBudget, OverLimit, PinError, PinId, Pinned, Prot};
 
 /// Pages a dirty bitmap can cover (the kernel's `DIRTY_BITMAP_PAGES_MAX`).
@@ -40,14 +41,6 @@ impl AddressSpace {
         }
         self.check_aligned(range, vaddr)?;
 
-        // Found before anything is pinned: pinning can show in the client's memory.
-        self.check_free(range)?;
-        if self.is_full() {
-            return Err(MapRefusal::NoEntriesLeft { limit: self.max_mappings });
-        }
-        if !self.valid.is_empty() && self.valid.covering(range).is_none() {
-            return Err(self.not_usable(range));
-        }
         let mut mapping = Mapping {
             vaddr,
             pin: PinId(0),
@@ -58,13 +51,27 @@ impl AddressSpace {
             state: State::empty(),
         };
         mapping.state.set(State::MAY_LOCK, budget.limit_pages.is_none());
-        if !self.domains.is_empty() {
-            mapping.set_pinned(pin(range, vaddr, prot, budget, env)?);
-        }
-        if let Err(overlap) = self.table.insert(range, mapping) {
-            release(&mapping, env);
-            return Err(self.overlaps(range, overlap.existing));
-        }
+        let full = self.is_full();
+        let Self { table, valid, domains, .. } = self;
+        // An overlap is found before anything is pinned: pinning can show in the client's memory.
+        let made = table.insert_with(range, || {
+            if full {
+                return Err(NotMade::Full);
+            }
+            if !valid.is_empty() && valid.covering(range).is_none() {
+                return Err(NotMade::NotUsable);
+            }
+            if !domains.is_empty() {
+                mapping.set_pinned(pin(range, vaddr, prot, budget, env)?);
+            }
+            Ok(mapping)
+        });
+        made.map_err(|why| match why {
+            NotMade::Overlaps(existing) => self.overlaps(range, existing),
+            NotMade::Full => MapRefusal::NoEntriesLeft { limit: self.max_mappings },
+            NotMade::NotUsable => self.not_usable(range),
+            NotMade::Unpinnable(why) => why.into(),
+        })?;
         if let Err(refusal) = self.start_dirty(range) {
             self.table.remove(range.first());
             if !planted!(FailedMapStaysPinned) {
@@ -127,13 +134,6 @@ impl AddressSpace {
         Ok(())
     }
 
-    fn check_free(&self, range: IovaRange) -> Result<(), MapRefusal> {
-        match self.table.first_overlap(range) {
-            Some((existing, _)) => Err(self.overlaps(range, existing)),
-            None => Ok(()),
-        }
-    }
-
     fn check_aligned(&self, range: IovaRange, vaddr: u64) -> Result<(), MapRefusal> {
         let granule = self.page_sizes.smallest();
         let fields =
@@ -160,6 +160,26 @@ impl Mapping {
     pub(super) fn budget(&self, limit_pages: Option<u64>) -> LockBudget {
         let may_lock = self.state.contains(State::MAY_LOCK);
         LockBudget { mm: self.mm, limit_pages: if may_lock { None } else { limit_pages } }
+    }
+}
+
+/// Why there is no new entry in the table.
+enum NotMade {
+    Overlaps(IovaRange),
+    Full,
+    NotUsable,
+    Unpinnable(Unpinnable),
+}
+
+impl From<Overlap> for NotMade {
+    fn from(overlap: Overlap) -> Self {
+        Self::Overlaps(overlap.existing)
+    }
+}
+
+impl From<Unpinnable> for NotMade {
+    fn from(why: Unpinnable) -> Self {
+        Self::Unpinnable(why)
     }
 }
 

@@ -11,28 +11,18 @@ impl AddressSpace {
     /// the last byte and ends after it.
     #[must_use]
     pub fn cut_by(&self, range: IovaRange) -> Option<IovaRange> {
-        let low = self.table.get(range.first()).map(|(r, _)| r);
-        let high = self.table.get(range.last()).map(|(r, _)| r);
+        let cut = self.table.cut_by(range);
         if planted!(CutTestMissesEnd) {
-            return low.filter(|r| r.first() < range.first());
+            return cut.filter(|r| r.first() < range.first());
         }
-        low.filter(|r| r.first() < range.first()).or(high.filter(|r| r.last() > range.last()))
+        cut
     }
 
     /// Removes the mapping that is exactly `range`; whether there was one.
     pub fn unmap_exact(&mut self, range: IovaRange, env: &mut Env<'_>) -> bool {
-        match self.table.remove(range.first()) {
-            Some((found, mapping)) if found == range => {
-                self.removed(range, &mapping, env);
-                true
-            }
-            Some((found, mapping)) => {
-                let back = self.table.insert(found, mapping);
-                debug_assert!(back.is_ok());
-                false
-            }
-            None => false,
-        }
+        let Some(mapping) = self.table.remove_exact(range) else { return false };
+        self.removed(range, &mapping, env);
+        true
     }
 
     /// Removes every mapping that starts in `range`, lowest first. Returns their bytes, modulo
