@@ -53,13 +53,13 @@ pub enum Event {
         /// Its number.
         group: u32,
     },
-    /// A doorbell page got an IOVA in a group's domain.
+    /// A doorbell's page got an IOVA in a group's domain.
     DoorbellBound {
         /// A group of the domain.
         group: u32,
-        /// The doorbell's physical page.
+        /// The physical address of the doorbell's register.
         doorbell: u64,
-        /// Where devices of the domain reach it.
+        /// Where devices of the domain reach the register.
         iova: u64,
     },
     /// Dirty tracking was switched.

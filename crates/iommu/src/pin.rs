@@ -6,7 +6,8 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MmId(pub u32);
 
-/// A pinned range of client memory; the [`Pinner`] that gave it knows what it means.
+/// A pinned range of client memory; the [`Pinner`] that gave it knows what it means. No two pins
+/// that are held at the same time are equal, also not of the same memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PinId(pub u64);
 
