@@ -6,19 +6,19 @@ use super::{DeviceRefusal, Doorbells, IntxLine, IrqEnv};
 use crate::{Caller, ContainerId, Containers, DeviceId, Models, Shared};
 
 /// The surroundings of a request on a device.
-pub struct DeviceEnv<'a> {
+pub(crate) struct DeviceEnv<'a> {
     /// What the kernel has once.
-    pub shared: &'a mut Shared,
+    pub(crate) shared: &'a mut Shared,
     /// Whose request it is.
-    pub caller: &'a mut dyn Caller,
+    pub(crate) caller: &'a mut dyn Caller,
     /// The front end's containers.
-    pub containers: &'a mut dyn Containers,
+    pub(crate) containers: &'a mut dyn Containers,
     /// The front end's device models.
-    pub models: &'a mut dyn Models,
+    pub(crate) models: &'a mut dyn Models,
     /// The container the device's group is in.
-    pub container: Option<ContainerId>,
+    pub(crate) container: Option<ContainerId>,
     /// The device's group, by number.
-    pub group: u32,
+    pub(crate) group: u32,
 }
 
 /// The surroundings without the models: what is left while one of them is held.

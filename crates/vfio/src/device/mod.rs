@@ -34,7 +34,6 @@ use pci::regs::{self, cap, pm};
 use pci::{Command, DmaBus, MasterGate, MsixTable};
 use uapi::ioctl;
 
-pub use env::DeviceEnv;
 pub use function::{IntxLine, PciFunction, ResetMethod};
 pub use irq::{Doorbells, IrqEnv, IrqKind, IrqRefusal, Irqs};
 pub use mmap::{Mappable, Mmio};
@@ -42,6 +41,7 @@ pub use refusal::DeviceRefusal;
 
 use self::bus::{DeviceBus, Interrupts, Signals};
 use self::config::VirtualConfig;
+use self::env::DeviceEnv;
 use self::feature::LowPower;
 use self::ioeventfd::IoEvents;
 use self::reset::Saved;
