@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// Bytes a line may have. The longest recorded one has 20 thousand.
@@ -84,6 +85,9 @@ impl<R: BufRead> Reader<R> {
                 }
                 Ok(_) => {}
             }
+            if self.number == 1 && bytes.starts_with(b"\xef\xbb\xbf") {
+                return Err(self.error(1, "UTF-8 text without a byte order mark"));
+            }
             let text = match String::from_utf8(bytes) {
                 Ok(text) => text,
                 Err(error) => {
@@ -99,14 +103,19 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn parse(&self, text: &str) -> Result<Line, ReadError> {
-        match serde_json::from_str(text) {
-            Ok(Value::Object(members)) => {
-                Ok(Line { number: self.number, text: text.to_owned(), members })
+        let members = if text.trim_start().starts_with('{') {
+            serde_json::from_str(text).map(|Members(members)| members)
+        } else {
+            match serde_json::from_str::<Value>(text) {
+                Ok(other) => {
+                    let what = format!("a JSON object, found {}", kind(&other));
+                    return Err(self.error(1, &what));
+                }
+                Err(error) => Err(error),
             }
-            Ok(other) => {
-                let what = format!("a JSON object, found {}", kind(&other));
-                Err(self.error(1, &what))
-            }
+        };
+        match members {
+            Ok(members) => Ok(Line { number: self.number, text: text.to_owned(), members }),
             Err(error) => {
                 let full = error.to_string();
                 let what = full.rsplit_once(" at line").map_or(full.as_str(), |(what, _)| what);
@@ -123,6 +132,36 @@ impl<R: BufRead> Reader<R> {
     fn error(&self, column: usize, expected: &str) -> ReadError {
         let expected = expected.to_owned();
         ReadError { file: self.file.clone(), line: self.number, column, expected }
+    }
+}
+
+/// The members of an object, each there once: which of two would count, nobody could say.
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members, A::Error> {
+        let mut members = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            if members.contains_key(&key) {
+                return Err(A::Error::custom(format!("a second member {key:?}")));
+            }
+            members.insert(key, access.next_value()?);
+        }
+        Ok(Members(members))
     }
 }
 
@@ -164,6 +203,14 @@ mod tests {
         assert_eq!(error(b"{}\n{\"a\":}\n"), "f:2:6: expected a JSON object: expected value");
         assert_eq!(error(b"[1]"), "f:1:1: expected a JSON object, found a list");
         assert_eq!(error(b"{\"a\":\"\xff\"}"), "f:1:7: expected UTF-8 text");
+        assert_eq!(
+            error(b"{\"a\":1,\"b\":2,\"a\":3}"),
+            "f:1:16: expected a JSON object: a second member \"a\""
+        );
+        assert_eq!(
+            error(b"\xef\xbb\xbf{}"),
+            "f:1:1: expected UTF-8 text without a byte order mark"
+        );
         assert!(error(b"{\"a\":1} x").starts_with("f:1:9: expected a JSON object: trailing"));
         assert!(error(b"{\"a\":").starts_with("f:1:5: expected a JSON object: EOF"));
         assert!(error(&b"[".repeat(1000)).contains("recursion limit"));
