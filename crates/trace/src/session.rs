@@ -153,7 +153,9 @@ impl<R: BufRead> Session<R> {
     /// [`ReadError`] for a line that cannot be read, or a member that cannot be used.
     pub fn step(&mut self) -> Result<Option<Step>, ReadError> {
         let Some(mut line) = self.reader.read_line()? else { return Ok(None) };
-        if line.members.get("op").is_none_or(|op| op.is_array()) {
+        // A line with an answer and no operation is no note: the answer counts.
+        let has_op = line.members.get("op").is_some_and(|op| !op.is_array());
+        if !has_op && (self.needs_known || !line.members.contains_key("want")) {
             return Ok(Some(Step::Note(line.text)));
         }
         self.requests += 1;
@@ -162,7 +164,11 @@ impl<R: BufRead> Session<R> {
             Ok(answer) => (answer, true),
             Err(Stop::Killed(signal)) => (Answer::killed(signal), true),
             Err(Stop::Unknown(name)) if !self.needs_known => {
-                let why = Some(format!("there is no operation {name:?}"));
+                let why = Some(if has_op {
+                    format!("there is no operation {name:?}")
+                } else {
+                    "the line names no operation".into()
+                });
                 (Answer { fields: Map::new(), why }, false)
             }
             Err(Stop::Unknown(name)) => {
