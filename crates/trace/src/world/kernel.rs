@@ -144,11 +144,12 @@ impl World {
 
     /// The device behind a descriptor that is to be read or written at a position.
     fn device_at(&self, fd: i32, at: u64) -> Sys<DeviceId> {
+        // Looked at before the descriptor is.
+        if i64::try_from(at).is_err() {
+            return Err(Failure::new(Errno::EINVAL, "the position is negative"));
+        }
         match self.process.file(fd) {
             None => Err(closed(Errno::EBADF, fd)),
-            Some(_) if i64::try_from(at).is_err() => {
-                Err(Failure::new(Errno::EINVAL, "the position is negative"))
-            }
             Some(File::Device(id)) => Ok(id),
             Some(_) => Err(Failure::new(Errno::EINVAL, "the descriptor is no device")),
         }
@@ -217,6 +218,8 @@ impl World {
         let size = size.next_multiple_of(page);
         let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
         if let Err(refusal) = self.system.device_mmap(id, &mut ctx, offset, size, true) {
+            // What was there has made room already.
+            let _ = self.process.unmap_memory(at, size);
             return Err(self.refused(&refusal));
         }
         self.regions.insert(id);
@@ -280,11 +283,11 @@ impl World {
 
     /// Writes a device's address to its driver's `unbind`.
     pub(crate) fn unbind(&mut self, device: usize) -> Sys<()> {
-        self.needs_root()?;
         let id = device_id(device);
         if self.system.device(id).is_none_or(|d| *d.driver() == Driver::None) {
             return Err(Failure::new(Errno::ENOENT, "the device has no driver"));
         }
+        self.needs_root()?;
         self.system.unbind(id);
         Ok(())
     }
