@@ -87,6 +87,8 @@ impl Machine {
             page: header.page_size,
             top: arch.mmap_top.0,
             limit: arch.user_limit.0,
+            // Since Linux 6.7, where a table of page entries maps a huge page.
+            huge: if dialect.name == "6.1" { 1 } else { header.page_size * header.page_size / 8 },
             tagged: arch.tagged,
             memory,
         };

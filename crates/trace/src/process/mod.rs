@@ -42,6 +42,9 @@ pub(crate) const BITMAP: u64 = 0x10_0000;
 /// Bytes for strings and for what the recording program has on its stack.
 pub(crate) const SCRATCH: u64 = 0x2_0000;
 
+/// Bytes between the highest place of a mapping and the strings.
+const STACK: u64 = 0x10_0000;
+
 /// What a process of a machine looks like.
 #[derive(Clone, Debug)]
 pub(crate) struct ProcessLayout {
@@ -53,6 +56,8 @@ pub(crate) struct ProcessLayout {
     pub(crate) limit: u64,
     /// Whether the top byte of an address is ignored (arm64).
     pub(crate) tagged: bool,
+    /// Anonymous mappings of a multiple of so many bytes are placed at a multiple of it; 1: none are.
+    pub(crate) huge: u64,
     /// Memory the machine has: a larger private writable mapping is refused. `u64::MAX`: no limit.
     pub(crate) memory: u64,
 }
@@ -88,7 +93,7 @@ impl Process {
     /// A new process: root, with the buffers of the recording program.
     pub(crate) fn new(layout: ProcessLayout, dialect: &Dialect) -> Self {
         let mut process = Self {
-            space: Space::new(layout.page, layout.top, layout.limit),
+            space: Space::new(layout.page, layout.huge, layout.top, layout.limit),
             layout,
             files: Files::new(),
             events: Events::default(),
@@ -108,19 +113,25 @@ impl Process {
         process.arena = process.buffer(ARENA + guard);
         let _ = process.space.protect(process.arena + ARENA, guard, Access::None);
         process.bitmap = process.buffer(BITMAP);
-        process.scratch = process.buffer(SCRATCH);
+        // Strings lie on the stack, above everything that is placed.
+        process.scratch = process.layout.top + STACK;
+        process.map_buffer(process.scratch, SCRATCH);
         process
     }
 
     /// Maps a buffer of the program itself.
     fn buffer(&mut self, size: u64) -> u64 {
+        let at = self.space.place(size).unwrap_or_default();
+        self.map_buffer(at, size);
+        at
+    }
+
+    fn map_buffer(&mut self, at: u64, size: u64) {
         let content = Content::Memory {
             object: Rc::new(RefCell::new(Object::anonymous(self.layout.page, None))),
             offset: 0,
         };
-        let at = self.space.place(size).unwrap_or_default();
         let _ = self.space.map(at, size, Access::ReadWrite, content);
-        at
     }
 
     /// Bytes of a page.

@@ -98,17 +98,29 @@ impl Mapping {
 pub(crate) struct Space {
     mappings: BTreeMap<u64, Mapping>,
     page: u64,
+    /// Sizes that are a multiple of this are placed at a multiple of it.
+    huge: u64,
     /// Where the highest mapping may end.
     top: u64,
     /// The end of the addresses a process may have.
     limit: u64,
+    /// By size, an address above which no gap is as large: where a search starts. The larger the
+    /// size, the lower the address.
+    searched: BTreeMap<u64, u64>,
 }
 
 impl Space {
     /// An empty space; `top` is where mappings are placed below, `limit` the end of the addresses
     /// a process may ask for.
-    pub(crate) fn new(page: u64, top: u64, limit: u64) -> Self {
-        Self { mappings: BTreeMap::new(), page, top: top & !(page - 1), limit }
+    pub(crate) fn new(page: u64, huge: u64, top: u64, limit: u64) -> Self {
+        Self {
+            mappings: BTreeMap::new(),
+            page,
+            huge,
+            top: top & !(page - 1),
+            limit,
+            searched: BTreeMap::new(),
+        }
     }
 
     /// The mapping that holds `addr`.
@@ -128,19 +140,38 @@ impl Space {
         }
     }
 
-    /// A free place for `size` bytes: the highest.
-    pub(crate) fn place(&self, size: u64) -> Result<u64, Errno> {
+    /// A free place for `size` bytes: the highest, which for huge pages is one that has room to
+    /// align it, if there is any.
+    pub(crate) fn place(&mut self, size: u64) -> Result<u64, Errno> {
         let size = self.pages(size)?;
+        if self.huge > 1 && size.is_multiple_of(self.huge) {
+            let roomy = size.checked_add(self.huge).ok_or(Errno::ENOMEM)?;
+            if let Ok(at) = self.highest(roomy) {
+                return Ok((at + self.huge) & !(self.huge - 1));
+            }
+        }
+        self.highest(size)
+    }
+
+    /// The highest gap's last `size` bytes.
+    fn highest(&mut self, size: u64) -> Result<u64, Errno> {
         if self.mappings.len() >= MAX_MAPPINGS {
             return Err(Errno::ENOMEM);
         }
-        let mut above = self.top;
-        for mapping in self.mappings.range(..self.top).rev().map(|(_, m)| m) {
+        let known = self.searched.range(..=size).next_back();
+        let mut above = known.map_or(self.top, |(_, &at)| at);
+        for mapping in self.mappings.range(..above).rev().map(|(_, m)| m) {
             if above.saturating_sub(mapping.end) >= size {
                 break;
             }
             above = above.min(mapping.start);
         }
+        while let Some((&larger, _)) =
+            self.searched.range(size..).next().filter(|&(_, &at)| at >= above)
+        {
+            self.searched.remove(&larger);
+        }
+        self.searched.insert(size, above);
         match above.checked_sub(size) {
             // The lowest addresses are kept free (vm.mmap_min_addr).
             Some(at) if at >= 0x10000 => Ok(at),
@@ -174,6 +205,7 @@ impl Space {
         if end == addr {
             return Err(Errno::EINVAL);
         }
+        self.searched.clear();
         Ok(self.remove(addr, end))
     }
 
@@ -247,7 +279,36 @@ mod tests {
     }
 
     fn space() -> Space {
-        Space::new(4096, 0x7fff_0000_0000, 1 << 47)
+        Space::new(4096, 1, 0x7fff_0000_0000, 1 << 47)
+    }
+
+    /// Places and maps `size` bytes.
+    fn put(s: &mut Space, size: u64) -> u64 {
+        let at = s.place(size).unwrap();
+        s.map(at, size, Access::None, memory()).unwrap();
+        at
+    }
+
+    #[test]
+    fn huge_mappings_are_aligned_and_small_ones_fill_the_rest() {
+        let mut s = Space::new(4096, 0x20_0000, 0x7fff_0000_3000, 1 << 47);
+        assert_eq!(put(&mut s, 0x1000), 0x7fff_0000_2000);
+        assert_eq!(put(&mut s, 0x20_0000), 0x7ffe_ffe0_0000);
+        assert_eq!(put(&mut s, 0x20_1000), 0x7ffe_ffbf_f000);
+        assert_eq!(put(&mut s, 0x2000), 0x7fff_0000_0000);
+        assert_eq!(put(&mut s, 0x40_0000), 0x7ffe_ff60_0000);
+        assert_eq!(put(&mut s, 0x1000), 0x7ffe_ffbf_e000);
+    }
+
+    #[test]
+    fn a_place_is_found_again_after_many() {
+        let mut s = space();
+        let places: Vec<u64> = (0..1000).map(|i| put(&mut s, 0x1000 + 0x1000 * (i % 3))).collect();
+        s.unmap(places[500], 0x1000).unwrap();
+        s.unmap(places[20], 0x1000).unwrap();
+        assert_eq!(put(&mut s, 0x2000), places[999] - 0x2000);
+        assert_eq!((put(&mut s, 0x1000), put(&mut s, 0x1000)), (places[20], places[500]));
+        assert_eq!(put(&mut s, 0x1000), places[999] - 0x3000);
     }
 
     #[test]
@@ -266,7 +327,7 @@ mod tests {
 
     #[test]
     fn absurd_sizes_are_refused() {
-        let s = space();
+        let mut s = space();
         assert_eq!(s.place(0), Err(Errno::EINVAL));
         assert_eq!(s.place(1 << 60), Err(Errno::ENOMEM));
         assert_eq!(s.place(u64::MAX), Err(Errno::ENOMEM));
