@@ -156,16 +156,21 @@ fn host(
     };
     let memory = at.number("memory")?.or(named.and_then(|p| p.memory).map(|m| m.0));
     let intx = named.and_then(|p| p.intx).unwrap_or(controller.intx);
+    let doorbells = &controller.msi_range;
     let controller = InterruptController {
         kind,
         doorbell: at.number("doorbell")?.unwrap_or(controller.doorbell.0),
         dynamic_msix: controller.dynamic_msix.iter().any(|d| d == dialect.name),
     };
+    let owners = Owners {
+        iommu: facts.iommu(&iommu.kind).called.unwrap_or_else(|| "the IOMMU".into()),
+        doorbells: doorbells.clone(),
+    };
     let host = Host {
         name: header.platform.clone().unwrap_or_else(|| "unnamed".into()),
         dialect: dialect.clone(),
         page_size: header.page_size,
-        groups: groups(header, &iommu),
+        groups: groups(header, &iommu, &owners),
         iommus: vec![iommu],
         controllers: vec![controller],
         limits: limits(&header.params)?,
@@ -222,10 +227,18 @@ fn window(header: &Header) -> IovaRange {
     IovaRange::new(first, last).unwrap_or(IovaRange::ALL)
 }
 
-fn groups(header: &Header, iommu: &Iommu) -> Vec<Group> {
+/// What reserved ranges are, for people.
+struct Owners {
+    /// The IOMMU, with its article.
+    iommu: String,
+    /// A range in which the interrupt controller keeps doorbells.
+    doorbells: String,
+}
+
+fn groups(header: &Header, iommu: &Iommu, owners: &Owners) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for device in &header.devices {
-        let reserved = || device.reserved.iter().filter_map(|r| region(r, iommu)).collect();
+        let reserved = || device.reserved.iter().filter_map(|r| region(r, iommu, owners)).collect();
         let at = match groups.iter().position(|g| g.number == device.group) {
             Some(at) => at,
             None => {
@@ -249,23 +262,23 @@ fn groups(header: &Header, iommu: &Iommu) -> Vec<Group> {
     groups
 }
 
-fn region((first, last, kind): &(u64, u64, String), iommu: &Iommu) -> Option<ReservedRegion> {
+fn region(
+    (first, last, kind): &(u64, u64, String),
+    iommu: &Iommu,
+    owners: &Owners,
+) -> Option<ReservedRegion> {
     let fixed = matches!(iommu.msi, MsiPolicy::Fixed { .. });
-    let who = &iommu.kind;
+    let who = &owners.iommu;
     let (kind, prot, owner) = match kind.as_str() {
-        "direct" => (
-            ReservedKind::Direct,
+        "direct" => (ReservedKind::Direct, Prot::all(), "memory of the firmware".into()),
+        "direct-relaxable" => (
+            ReservedKind::DirectRelaxable,
             Prot::all(),
-            format!("firmware, kept mapped by the {who} driver"),
+            "memory of the firmware, used at boot".into(),
         ),
-        "direct-relaxable" => {
-            (ReservedKind::DirectRelaxable, Prot::all(), "firmware, for use at boot".into())
-        }
-        "msi" if fixed => {
-            (ReservedKind::SwMsi, Prot::WRITE, format!("the {who} driver, to map doorbells in"))
-        }
-        "msi" => (ReservedKind::Msi, Prot::WRITE, "the interrupt controller".into()),
-        _ => (ReservedKind::Reserved, Prot::empty(), format!("the {who} hardware")),
+        "msi" if fixed => (ReservedKind::SwMsi, Prot::WRITE, format!("the MSI window of {who}")),
+        "msi" => (ReservedKind::Msi, Prot::WRITE, owners.doorbells.clone()),
+        _ => (ReservedKind::Reserved, Prot::empty(), format!("a range that {who} sets aside")),
     };
     Some(ReservedRegion { range: IovaRange::new(*first, *last)?, kind, prot, owner })
 }

@@ -68,6 +68,10 @@ fn yes() -> bool {
     true
 }
 
+fn doorbells() -> String {
+    "the doorbells of the interrupt controller".into()
+}
+
 /// Where INTx lines lead.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -84,6 +88,8 @@ pub(crate) enum Intx {
 /// A kind of IOMMU.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct IommuKind {
+    /// What people call it, with its article: `the SMMU`.
+    pub(crate) called: Option<String>,
     /// Dialects whose driver tells a write-only mapping from a read-write one.
     #[serde(default)]
     pub(crate) write_only: Vec<String>,
@@ -95,6 +101,9 @@ pub(crate) struct IommuKind {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Controller {
     pub(crate) doorbell: Number,
+    /// What a range is where it keeps doorbells: `the MSI range of the local APICs`.
+    #[serde(default = "doorbells")]
+    pub(crate) msi_range: String,
     #[serde(default)]
     pub(crate) intx: Intx,
     /// Dialects in which MSI-X vectors can be added while others are live.

@@ -1,7 +1,5 @@
 //! What an administrator sets: limits, users, module parameters, drivers.
 
-use uapi::Errno;
-
 use super::calls::no_device;
 use super::{Answer, Done, Failure, Op};
 use crate::request::low32;
@@ -9,17 +7,13 @@ use crate::request::low32;
 pub(super) fn rlimit_memlock(op: &mut Op<'_>) -> Done {
     let bytes = op.request.number("value", 0)?;
     let done = op.world.process.set_memlock(bytes);
-    Ok(Answer::done(done.map_err(not_root)))
+    Ok(Answer::done(done.map_err(|errno| Failure::new(errno, "only root may raise a limit"))))
 }
 
 pub(super) fn setuid(op: &mut Op<'_>) -> Done {
     let uid = low32(op.request.number("uid", 1000)?);
     let done = op.world.process.set_uid(uid);
-    Ok(Answer::done(done.map_err(not_root)))
-}
-
-fn not_root(errno: Errno) -> Failure {
-    Failure::new(errno, "only root may")
+    Ok(Answer::done(done.map_err(|errno| Failure::new(errno, "only root may become another user"))))
 }
 
 pub(super) fn locked_kb(op: &mut Op<'_>) -> Done {
