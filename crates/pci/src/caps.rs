@@ -9,7 +9,7 @@ use crate::{ConfigSpace, Status};
 /// A capability, standard or extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability {
-    /// Which one: of [`cap`](regs::cap) below offset 0x100, else of [`ext`](regs::ext).
+    /// Which one: of [`cap`] below offset 0x100, else of [`ext`].
     pub id: u16,
     /// Bytes from the start of configuration space.
     pub offset: u16,
