@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask test` is everything that must hold before a commit
 //! lands; the other commands are its parts.
 
+mod bench;
 mod command;
 mod fuzz;
 mod nostd;
@@ -18,6 +19,7 @@ cargo xtask COMMAND
   fmt                    formatting of all workspaces
   clippy                 lints, warnings are errors
   unit                   cargo test --workspace
+  planted                the model catches every bug planted in the engine
   pages                  the examples run; README and docs show what is true
   doc                    rustdoc, warnings are errors
   nostd                  the no_std crates link without std, and the check can fail
@@ -26,6 +28,8 @@ cargo xtask COMMAND
   fuzz                   finds the planted bug of every target, then runs each without it
   fuzz TARGET [--seconds N] [--planted]
                          fuzzes one target (60 s unless told); what it finds stays in the target folder
+  bench [OPTIONS]        the benchmarks, then their medians as ratios to the peers'; OPTIONS are
+                         criterion's (a filter, --measurement-time 1, ...)
 
 With CI=true a step that is skipped for want of something that .ci/run installs is a failure.
 ";
@@ -49,6 +53,7 @@ fn dispatch(args: &[&str]) -> Result<(), String> {
             Ok(())
         }
         ["test"] => steps::run(steps::ALL),
+        ["bench", options @ ..] => bench::bench(options),
         ["fuzz", target, options @ ..] => fuzz::one(target, options),
         [name] => steps::run_named(name).map_err(|why| format!("{why} (cargo xtask help)")),
         _ => Err(format!("a command is needed\n\n{USAGE}")),
