@@ -5,9 +5,9 @@
 //!
 //! # Shape
 //!
-//! A B+-tree with wide nodes in dense arenas ([`arena`]: numbers instead of pointers). A leaf
-//! holds up to [`LEAF`] sorted first addresses and, for each, the place of its entry in the leaf's
-//! clusters ([`leaf`]). So a search reads few, contiguous cache lines, an insertion moves
+//! A B+-tree with wide nodes in dense arenas (`arena`: numbers instead of pointers). A leaf
+//! holds up to `LEAF` sorted first addresses and, for each, the place of its entry in the leaf's
+//! clusters (`leaf`). So a search reads few, contiguous cache lines, an insertion moves
 //! addresses and bytes instead of entries, and memory stays near the entries' own size however
 //! full the leaves are.
 //!
