@@ -5,7 +5,8 @@ mod machine;
 
 use iommu::{Dialect, IovaRange};
 use uapi::ioctl::{self, RequestKind};
-use vfio::{Answer, FdObject, GroupId, Refusal, Version};
+use vfio::device::Mmio;
+use vfio::{Answer, DeviceId, Driver, FdObject, GroupId, Refusal, Version};
 
 use crate::Input;
 use crate::client::{ARGS, ARGS_SIZE, CONSTANT, LIMIT};
@@ -54,7 +55,7 @@ fn set_up(machine: &mut Machine, iommu: u64) {
 }
 
 fn step(machine: &mut Machine, input: &mut Input<'_>) {
-    match input.u8() % 24 {
+    match input.u8() % 26 {
         0 => open_container(machine),
         1 => open_group(machine, u32::from(input.u8() % 8)),
         2 => {
@@ -83,6 +84,8 @@ fn step(machine: &mut Machine, input: &mut Input<'_>) {
         20 => dma_of_edu(machine, input),
         21 => run_devices(machine, input),
         22 => set_limits(machine, input),
+        23 => administer(machine, input),
+        24 => mmio(machine, input),
         _ => {
             let fd = descriptor(machine, input);
             args::of_group(machine, input);
@@ -262,20 +265,57 @@ fn dma_of_edu(machine: &mut Machine, input: &mut Input<'_>) {
     });
 }
 
-/// Devices go on by themselves; eventfds they watch fire; somebody maps a BAR.
+/// Devices go on by themselves; eventfds they watch fire, or are closed; somebody maps a BAR.
 fn run_devices(machine: &mut Machine, input: &mut Input<'_>) {
     let fd = descriptor(machine, input);
     let Some(device) = machine.device(fd) else { return };
     let watched: Vec<_> =
         machine.system.device(device).into_iter().flat_map(|d| d.watched_events()).collect();
-    let (at, len) = (offset(input), input.scaled());
+    let (at, len, closed) = (offset(input), input.scaled(), input.u8() & 3 == 0);
     machine.with(|system, ctx| {
         system.device_run(device, ctx);
         for event in watched {
-            system.device_event(device, ctx, event);
+            if closed {
+                system.device_event_closed(device, ctx, event);
+            } else {
+                system.device_event(device, ctx, event);
+            }
         }
-        let _ = system.device_mmap(device, ctx, at, len, true);
+        if let Ok(part) = system.device_mmap(device, ctx, at, len, true) {
+            let bar = system.device(device).and_then(|d| d.function().bar(part.bar));
+            let pages = bar.map_or(0, |bar| bar.size.next_multiple_of(0x1000));
+            assert!(part.range.end <= pages, "a mapping beyond BAR {}", part.bar);
+        }
     });
+}
+
+/// An access of the process to a BAR that it mapped.
+fn mmio(machine: &mut Machine, input: &mut Input<'_>) {
+    let fd = descriptor(machine, input);
+    let Some(device) = machine.device(fd) else { return };
+    let (bar, size) = (input.u8() % 7, input.pick(&[4, 8, 1, 2]));
+    let at = (u64::from(input.u16()) << (input.u8() & 3)) & !(size as u64 - 1);
+    let mut data = [0; 8];
+    data.copy_from_slice(&input.u64().to_le_bytes());
+    let write = input.u8() & 1 == 0;
+    machine.with(|system, ctx| {
+        let decodes = system.device_decodes_memory(device, ctx);
+        let access = if write { Mmio::Write(&data[..size]) } else { Mmio::Read(&mut data[..size]) };
+        let answer = system.device_mmio(device, ctx, bar, at, access);
+        assert!(answer.is_err() || decodes, "a BAR answers that does not decode");
+    });
+}
+
+/// The administrator binds and unbinds devices that nobody has open.
+fn administer(machine: &mut Machine, input: &mut Input<'_>) {
+    let device = DeviceId(u32::from(input.u8() % 4));
+    if machine.system.device(device).is_none_or(|d| d.is_open()) {
+        return;
+    }
+    machine.system.unbind(device);
+    let driver = input.pick(&["vfio-pci", "vfio-pci", "nvme", "pci-stub", ""]);
+    // Refused where a user has the group.
+    let _ = machine.system.bind(device, Driver::named(driver));
 }
 
 fn set_limits(machine: &mut Machine, input: &mut Input<'_>) {
