@@ -268,15 +268,11 @@ impl Process {
         if self.files.has_fd(key) || self.space.holds(key) {
             return;
         }
-        match self.files.forget(key) {
-            Some(file) => {
-                if let File::Event(event) = file {
-                    self.events.put(event);
-                }
-                self.released.push(file);
-            }
-            None => {}
+        let Some(file) = self.files.forget(key) else { return };
+        if let File::Event(event) = file {
+            self.events.put(event);
         }
+        self.released.push(file);
     }
 
     /// Files whose last reference has gone since the last call.
