@@ -96,8 +96,8 @@ fn main() {
 
     // How the group's devices reach their interrupt controller: bound in the window on first use.
     let doorbell = space.bind_doorbell(7, &mut env).expect("attached");
-    println!("an MSI is a write to {doorbell:#x}");
-    let reached = space.translate(7, doorbell, Prot::WRITE);
+    println!("an MSI is a write to {:#x}", doorbell.iova);
+    let reached = space.translate(7, doorbell.iova, Prot::WRITE);
     assert_eq!(reached, Ok(Translation::Doorbell { address: 0x808_0040 }));
 
     space.detach(7, &mut env);

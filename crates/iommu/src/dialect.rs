@@ -50,6 +50,9 @@ pub struct Dialect {
     /// A dirty query whose range starts before a mapping, by no multiple of 64 pages, leaves extra
     /// bits that the next query of that mapping returns (all kernels so far).
     pub dirty_bits_stray: bool,
+    /// Enabling interrupts when every page of the user's MSI windows has a doorbell is `ENOMEM`, as
+    /// in the proposal of 2016, which no kernel took; otherwise `ENOSPC`.
+    pub full_pool_is_enomem: bool,
 }
 
 impl Dialect {
@@ -72,6 +75,7 @@ impl Dialect {
         hot_reset_list_first: false,
         device_dma_buf: false,
         dirty_bits_stray: true,
+        full_pool_is_enomem: false,
     };
 
     /// Linux 6.12.

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::host::{Group, Host, Iommu, MsiPolicy, ReservedKind, ReservedRegion};
-use crate::{DoorbellTable, IovaRange, PageSizes};
+use crate::pool::Consumer;
+use crate::{IovaRange, PageSizes, Pool, Prot, Window};
 
 /// A group in a domain, with the facts of the host that translation needs.
 #[derive(Clone, Debug)]
@@ -14,6 +15,24 @@ pub struct Member {
     pub reserved: Vec<ReservedRegion>,
     /// The physical address its devices' MSIs must reach.
     pub doorbell: u64,
+    /// Sets of interrupts enabled through its doorbell's binding and not yet disabled.
+    pub enabled: u64,
+}
+
+/// How MSIs of a domain's devices find their doorbells.
+#[derive(Clone, Debug)]
+pub(crate) enum Msis {
+    /// They are not translated.
+    Untranslated,
+    /// Through the driver's window; what is bound there stays as long as the domain.
+    Fixed(Pool),
+    /// Through the user's windows.
+    User {
+        /// The domain's own pages of the container's windows.
+        pool: Pool,
+        /// Windows that the IOMMU's container may have.
+        max_windows: u32,
+    },
 }
 
 /// Groups behind one IOMMU that share its page tables.
@@ -25,19 +44,24 @@ pub struct Domain {
     write_only: bool,
     coherent: bool,
     members: Vec<Member>,
-    doorbells: Option<DoorbellTable>,
+    msis: Msis,
 }
 
 impl Domain {
     /// A domain for `group` alone.
     pub(crate) fn new(host: &Host, iommu: &Iommu, group: &Group) -> Self {
+        let pool = Pool::new(host.page_size, Prot::WRITE);
         // A hardware MSI range wins over a software window (kernel-semantics 4.1, step 10).
         let hardware_msi = group.reserved.iter().any(|r| r.kind == ReservedKind::Msi);
-        let doorbells = match iommu.msi {
+        let msis = match iommu.msi {
             MsiPolicy::Fixed { window } if !hardware_msi => {
-                Some(DoorbellTable::new(window, host.page_size))
+                let mut pool = pool;
+                let prot = Prot::READ | Prot::WRITE;
+                pool.add(Window { range: window, prot, consumer: Consumer::MSI });
+                Msis::Fixed(pool)
             }
-            _ => None,
+            MsiPolicy::User { max_windows } => Msis::User { pool, max_windows },
+            _ => Msis::Untranslated,
         };
         let mut domain = Self {
             iommu: group.iommu,
@@ -46,7 +70,7 @@ impl Domain {
             write_only: iommu.write_only,
             coherent: iommu.coherent,
             members: Vec::new(),
-            doorbells,
+            msis,
         };
         domain.join(host, group);
         domain
@@ -58,6 +82,7 @@ impl Domain {
             group: group.number,
             reserved: group.reserved.clone(),
             doorbell: host.controllers.get(group.controller).map_or(0, |c| c.doorbell),
+            enabled: 0,
         });
     }
 
@@ -76,6 +101,10 @@ impl Domain {
     #[must_use]
     pub fn member(&self, group: u32) -> Option<&Member> {
         self.members.iter().find(|m| m.group == group)
+    }
+
+    pub(crate) fn member_mut(&mut self, group: u32) -> Option<&mut Member> {
+        self.members.iter_mut().find(|m| m.group == group)
     }
 
     /// The groups in it, in order of attachment.
@@ -108,13 +137,47 @@ impl Domain {
         self.coherent
     }
 
-    /// The doorbells bound in it; `None` where MSIs are not translated.
+    /// The windows for doorbells and what is bound in them; `None` where MSIs are not translated.
     #[must_use]
-    pub const fn doorbells(&self) -> Option<&DoorbellTable> {
-        self.doorbells.as_ref()
+    pub const fn pool(&self) -> Option<&Pool> {
+        match &self.msis {
+            Msis::Untranslated => None,
+            Msis::Fixed(pool) | Msis::User { pool, .. } => Some(pool),
+        }
     }
 
-    pub(crate) fn doorbells_mut(&mut self) -> Option<&mut DoorbellTable> {
-        self.doorbells.as_mut()
+    /// How many windows users may register here; `None` where they may not.
+    #[must_use]
+    pub const fn max_windows(&self) -> Option<u32> {
+        match &self.msis {
+            Msis::User { max_windows, .. } => Some(*max_windows),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn pool_mut(&mut self) -> Option<&mut Pool> {
+        match &mut self.msis {
+            Msis::Untranslated => None,
+            Msis::Fixed(pool) | Msis::User { pool, .. } => Some(pool),
+        }
+    }
+
+    /// The pool of windows that users register.
+    pub(crate) const fn user_pool_mut(&mut self) -> Option<&mut Pool> {
+        match &mut self.msis {
+            Msis::User { pool, .. } => Some(pool),
+            _ => None,
+        }
+    }
+
+    /// Whether the page tables can express a permission, and nothing more than it.
+    pub(crate) fn expresses(&self, prot: Prot) -> bool {
+        self.write_only || prot != Prot::WRITE
+    }
+
+    /// The doorbell pages that devices of the domain can need: distinct, ascending.
+    pub(crate) fn doorbell_pages(&self, page_size: u64) -> alloc::collections::BTreeSet<u64> {
+        let page = |m: &Member| m.doorbell & !page_size.wrapping_sub(1);
+        self.members.iter().map(page).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! Every change of an address space, told as it happens.
 
-use crate::{IovaRange, MmId, Prot};
+use crate::{IovaRange, MmId, Prot, Window};
 
 /// A change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,23 @@ pub enum Event {
         doorbell: u64,
         /// Where devices of the domain reach the register.
         iova: u64,
+    },
+    /// A doorbell page lost its IOVA in a group's domain.
+    DoorbellReleased {
+        /// A group of the domain.
+        group: u32,
+        /// The doorbell's physical page.
+        doorbell: u64,
+    },
+    /// A window was registered.
+    WindowAdded {
+        /// The window.
+        window: Window,
+    },
+    /// A window was removed.
+    WindowRemoved {
+        /// Where it was.
+        range: IovaRange,
     },
     /// Dirty tracking was switched.
     DirtyTracking {

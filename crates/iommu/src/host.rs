@@ -2,6 +2,7 @@
 //!
 //! Built in, captured from a machine or read from a file; no logic anywhere knows a host by name.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -32,6 +33,19 @@ impl Host {
     #[must_use]
     pub fn group(&self, number: u32) -> Option<&Group> {
         self.groups.iter().find(|g| g.number == number)
+    }
+
+    /// Doorbell pages of the groups whose MSIs go through windows that users register: what a
+    /// window for every device there is must hold.
+    #[must_use]
+    pub fn doorbell_pages(&self) -> u32 {
+        let user =
+            |g: &&Group| self.iommu_of(g).is_some_and(|i| matches!(i.msi, MsiPolicy::User { .. }));
+        let page = |c: &InterruptController| c.doorbell & !self.page_size.wrapping_sub(1);
+        let groups = self.groups.iter().filter(user);
+        let pages: BTreeSet<u64> =
+            groups.filter_map(|g| self.controllers.get(g.controller)).map(page).collect();
+        u32::try_from(pages.len()).unwrap_or(u32::MAX)
     }
 
     /// The IOMMU of a group.
@@ -74,6 +88,12 @@ pub enum MsiPolicy {
     Fixed {
         /// The window, from a reserved region of kind [`ReservedKind::SwMsi`].
         window: IovaRange,
+    },
+    /// The user registers windows, in which doorbells are bound while interrupts are enabled; until
+    /// then nothing is reserved (the proposal of 2016).
+    User {
+        /// Windows a container may have.
+        max_windows: u32,
     },
 }
 

@@ -77,7 +77,6 @@ pub mod account;
 pub mod cache;
 pub mod dialect;
 pub mod domain;
-pub mod doorbell;
 pub mod event;
 pub mod fault;
 pub mod host;
@@ -85,6 +84,7 @@ pub mod pgsize;
 pub mod pin;
 #[cfg(feature = "planted")]
 pub mod planted;
+pub mod pool;
 pub mod prot;
 pub mod range;
 pub mod refusal;
@@ -95,7 +95,6 @@ pub mod valid;
 pub use account::{LockBudget, LockedMemory, OverLimit};
 pub use dialect::Dialect;
 pub use domain::Domain;
-pub use doorbell::DoorbellTable;
 pub use event::{Event, Observer};
 pub use fault::{Fault, FaultReason};
 pub use host::{
@@ -103,7 +102,10 @@ pub use host::{
 };
 pub use pgsize::PageSizes;
 pub use pin::{Backing, MmId, PinError, PinFault, PinId, Pinned, Pinner};
+pub use pool::{Consumer, Pool, Window};
 pub use prot::Prot;
 pub use range::IovaRange;
-pub use refusal::{AttachRefusal, BindRefusal, DirtyRefusal, MapRefusal, VaddrRefusal};
-pub use space::{AddressSpace, BitmapSink, Env, MapRequest, Mapping, Translation};
+pub use refusal::{
+    AttachRefusal, BindRefusal, DirtyRefusal, MapRefusal, VaddrRefusal, WindowRefusal,
+};
+pub use space::{AddressSpace, BitmapSink, Doorbell, Env, MapRequest, Mapping, Translation};

@@ -24,20 +24,34 @@ pub enum Bug {
     DoorbellBoundTwice,
     /// What a map that fails last of all had pinned stays pinned and charged.
     FailedMapStaysPinned,
+    /// Doorbells are bound in the oldest domain, whoever asks.
+    DomainsShareAPool,
+    /// A domain made after a window was registered does not get it.
+    LateDomainWithoutWindows,
     /// The limit of mappings is tested one too late.
     OneMappingTooMany,
     /// A mapping is searched for in the first valid range only.
     OnlyFirstRange,
+    /// A binding ends when one reference is left.
+    ReleaseFreesEarly,
+    /// Bindings are looked for in the oldest domain before a window is removed.
+    RemoveSeesOneDomain,
+    /// The valid ranges stay cut where a window was removed.
+    RemovedWindowStaysCut,
+    /// Disabling interrupts that are not enabled gives another group's reference back.
+    SurplusReleaseCounts,
     /// A place in the translation cache is not checked against the mapping found there.
     StaleHintTrusted,
     /// With the user address, another address space gets the charge, and the first one keeps it.
     UpdateChargesTwice,
+    /// A window is not in the way of what begins below it.
+    WindowAboveUnseen,
     /// A write-only mapping can be read whatever the IOMMU can express.
     WriteOnlyReadable,
 }
 
 impl Bug {
-    /// Every bug.
+    /// Bugs that ordinary requests meet.
     pub const ALL: [Self; 13] = [
         Self::AttachMissesLastByte,
         Self::CutForgetsInvalid,
@@ -52,6 +66,17 @@ impl Bug {
         Self::StaleHintTrusted,
         Self::UpdateChargesTwice,
         Self::WriteOnlyReadable,
+    ];
+
+    /// Bugs that only windows which the user registers meet.
+    pub const WINDOWS: [Self; 7] = [
+        Self::DomainsShareAPool,
+        Self::LateDomainWithoutWindows,
+        Self::ReleaseFreesEarly,
+        Self::RemoveSeesOneDomain,
+        Self::RemovedWindowStaysCut,
+        Self::SurplusReleaseCounts,
+        Self::WindowAboveUnseen,
     ];
 }
 

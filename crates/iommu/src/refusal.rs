@@ -7,7 +7,7 @@ use core::fmt;
 use thiserror::Error;
 
 use crate::account::OverLimit;
-use crate::{IovaRange, PinError, ReservedKind, ReservedRegion};
+use crate::{IovaRange, PinError, Prot, ReservedKind, ReservedRegion};
 
 /// Which address of a request is not aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,14 @@ pub enum MapRefusal {
         /// The lowest mapping in the way.
         existing: IovaRange,
         /// Where it would go.
+        nearest: Nearest,
+    },
+    /// An MSI window is there.
+    #[error("{existing} is an MSI window{nearest}")]
+    InWindow {
+        /// The lowest window in the way.
+        existing: IovaRange,
+        /// Where the mapping would go.
         nearest: Nearest,
     },
     /// The container is full.
@@ -273,6 +281,16 @@ pub enum AttachRefusal {
         /// The lowest mapping that is not made of such pages.
         mapping: IovaRange,
     },
+    /// An MSI window of the container does not suit the group's IOMMU.
+    #[error("the MSI window {window} does not suit group {group}: {why}")]
+    Window {
+        /// Its number.
+        group: u32,
+        /// The window.
+        window: IovaRange,
+        /// What is wrong.
+        why: WindowMisfit,
+    },
     /// A device must keep an identity mapping that a user's domain cannot give it.
     #[error("a device of group {group} needs {} mapped to itself ({})", .region.range, .region.owner)]
     NeedsDirect {
@@ -299,6 +317,32 @@ pub enum AttachRefusal {
     },
 }
 
+/// What keeps a group from taking a window that exists already.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WindowMisfit {
+    /// Its IOMMU does not translate all of it.
+    #[error("its IOMMU translates {0}")]
+    Aperture(IovaRange),
+    /// A region that the group reserves is in it.
+    #[error("{} is {} ({})", .0.range, .0.owner, .0.kind)]
+    Reserved(ReservedRegion),
+    /// Its IOMMU has larger pages.
+    #[error("its IOMMU has pages of {granule:#x} bytes")]
+    PageSize {
+        /// The smallest page in bytes.
+        granule: u64,
+    },
+    /// Its IOMMU cannot give exactly the window's permission.
+    #[error("its IOMMU cannot express {0} memory")]
+    Permission(Prot),
+    /// Its IOMMU allows fewer windows.
+    #[error("its IOMMU allows {limit} window(s)")]
+    TooMany {
+        /// Windows allowed.
+        limit: u32,
+    },
+}
+
 fn conflict(mapping: Option<&IovaRange>) -> String {
     match mapping {
         Some(m) => alloc::format!(", and {m} is mapped"),
@@ -316,12 +360,115 @@ pub enum BindRefusal {
         /// Its number.
         group: u32,
     },
-    /// Every page of the window has a doorbell.
+    /// Every page of the driver's window has a doorbell. (Linux has no such check: it would go on
+    /// beyond its window, into addresses that belong to the client.)
     #[error("all {pages} pages of the MSI window {window} have doorbells")]
     WindowFull {
         /// The window.
         window: IovaRange,
         /// Its size in pages.
+        pages: u64,
+    },
+    /// No window was registered.
+    #[error(
+        "the IOMMU of group {group} translates MSIs and no MSI window is registered; {needed} \
+         page(s) are needed for the attached devices"
+    )]
+    NoWindow {
+        /// The group.
+        group: u32,
+        /// Doorbell pages that its domain's devices need.
+        needed: u32,
+    },
+    /// Windows were registered, none of them writable.
+    #[error("no MSI window is writable, and a doorbell is written; {needed} page(s) are needed")]
+    NoWritableWindow {
+        /// Doorbell pages that the domain's devices need.
+        needed: u32,
+    },
+    /// Every page of the registered windows has a doorbell.
+    #[error(
+        "all {pages} page(s) of the registered MSI windows have doorbells; the attached devices \
+         need {needed}"
+    )]
+    WindowsFull {
+        /// Pages of all writable windows.
+        pages: u64,
+        /// Doorbell pages that the domain's devices need.
+        needed: u32,
+    },
+}
+
+/// Why an MSI window was not registered, or not removed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WindowRefusal {
+    /// No attached IOMMU lets users choose where doorbells go.
+    #[error("no attached IOMMU takes MSI windows")]
+    NotTaken,
+    /// The window would be neither readable nor writable.
+    #[error("a window needs READ or WRITE")]
+    NoAccess,
+    /// An address or the size is no multiple of the smallest IOMMU page.
+    #[error("{field} {value:#x} is not a multiple of the IOMMU page size {granule:#x}")]
+    Misaligned {
+        /// Which one.
+        field: Field,
+        /// Its value.
+        value: u64,
+        /// The smallest page in bytes.
+        granule: u64,
+    },
+    /// A mapping is there.
+    #[error("{existing} is already mapped{nearest}")]
+    Mapped {
+        /// The lowest mapping in the way.
+        existing: IovaRange,
+        /// Where the window would go.
+        nearest: Nearest,
+    },
+    /// A window is there.
+    #[error("{existing} is already an MSI window{nearest}")]
+    Window {
+        /// The lowest window in the way.
+        existing: IovaRange,
+        /// Where the window would go.
+        nearest: Nearest,
+    },
+    /// The container has as many windows as the host allows.
+    #[error("the container already has its {limit} MSI window(s)")]
+    NoneLeft {
+        /// Windows allowed.
+        limit: u32,
+    },
+    /// The range is not inside one valid range.
+    #[error("{why}{nearest}")]
+    NotUsable {
+        /// What is in the way.
+        why: Unusable,
+        /// Where the window would go.
+        nearest: Nearest,
+    },
+    /// An IOMMU cannot give exactly that permission.
+    #[error("an attached IOMMU cannot express {prot} memory")]
+    Permission {
+        /// What was asked for.
+        prot: Prot,
+    },
+    /// The range to remove is part of a window, or several windows.
+    #[error("{wanted} is not exactly the MSI window {existing}")]
+    NotExact {
+        /// What was asked for.
+        wanted: IovaRange,
+        /// The lowest window it touches.
+        existing: IovaRange,
+    },
+    /// Interrupts are enabled through the window.
+    #[error("{pages} doorbell page(s) are bound in the MSI window {window}")]
+    Busy {
+        /// The window.
+        window: IovaRange,
+        /// Pages bound, over all domains the largest.
         pages: u64,
     },
 }

@@ -98,7 +98,8 @@ pub(super) fn of_device(machine: &mut Machine, input: &mut Input<'_>) {
     match kind {
         // SET_IRQS: one kind of data, one action, mostly.
         0 | 1 => {
-            let flags = if a & 0x80 == 0 { 1 << (a & 3) % 3 | 8 << (a >> 2 & 3) % 3 } else { a };
+            let flags =
+                if a & 0x80 == 0 { (1 << ((a & 3) % 3)) | (8 << (((a >> 2) & 3) % 3)) } else { a };
             args.u32(u32::from(flags));
             args.u32(u32::from(b % 6));
             args.u32(u32::from(c & 0xf) % 3);

@@ -73,7 +73,7 @@ impl Machine {
         for type1 in self.container_ids().iter().filter_map(|id| self.containers.get(*id)?.type1())
         {
             marks.extend(type1.space().mappings().map(|(range, _)| range));
-            marks.extend_from_slice(type1.space().valid_ranges());
+            marks.extend(type1.space().valid_ranges());
         }
         marks
     }

@@ -62,7 +62,7 @@ impl Before {
         let space = &world.space;
         Self {
             mappings: space.mappings().map(|(range, mapping)| (range, *mapping)).collect(),
-            valid: space.valid_ranges().to_vec(),
+            valid: space.valid_ranges(),
             page_sizes: space.page_sizes(),
             groups: groups(world),
             pins: world.pins.live().clone(),
@@ -179,7 +179,7 @@ impl Before {
         assert_eq!(now, groups);
         assert!(world.space.mappings().map(|(r, _)| r).eq(self.ranges()));
         for valid in world.space.valid_ranges() {
-            let before = self.valid.is_empty() || self.valid.iter().any(|v| v.covers(*valid));
+            let before = self.valid.is_empty() || self.valid.iter().any(|v| v.covers(valid));
             assert!(before, "{valid} became valid with one more group");
         }
     }

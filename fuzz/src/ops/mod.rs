@@ -203,9 +203,9 @@ impl World {
         let (space, _, mut env) = self.parts();
         let bound = space.bind_doorbell(group, &mut env);
         assert_eq!(bound.is_ok(), self.space.domain_of(group).is_some());
-        let translated = self.space.domain_of(group).is_some_and(|d| d.doorbells().is_some());
-        if let (Ok(iova), true) = (bound, translated) {
-            let reached = self.space.translate(group, iova, Prot::WRITE);
+        let translated = self.space.domain_of(group).is_some_and(|d| d.pool().is_some());
+        if let (Ok(doorbell), true) = (bound, translated) {
+            let reached = self.space.translate(group, doorbell.iova, Prot::WRITE);
             assert!(matches!(reached, Ok(Translation::Doorbell { .. })), "{reached:?}");
         }
         before.unchanged(self);
@@ -248,7 +248,7 @@ impl World {
     /// Ranges whose edges matter: mappings, holes, the ends of the space.
     fn landmarks(&self) -> Vec<IovaRange> {
         let mut marks: Vec<_> = self.space.mappings().map(|(range, _)| range).collect();
-        marks.extend_from_slice(self.space.valid_ranges());
+        marks.extend(self.space.valid_ranges());
         marks.extend(self.host.groups.iter().flat_map(|g| &g.reserved).map(|r| r.range));
         marks
     }

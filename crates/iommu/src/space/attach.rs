@@ -54,6 +54,7 @@ impl AddressSpace {
             return Err(AttachRefusal::UnsafeInterrupts { group: number });
         }
         self.check_page_size(iommu, number)?;
+        self.check_windows(iommu, group)?;
         self.pin_unpinned(limit_pages, env)?;
         let mut merged = false;
         for domain in &mut self.domains {
@@ -65,6 +66,7 @@ impl AddressSpace {
         }
         if !merged {
             self.domains.push(Domain::new(host, iommu, group));
+            self.give_windows();
         }
         self.valid = valid;
         self.update_page_sizes();
@@ -72,18 +74,24 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Detaches a group. With the last one every mapping goes. Whether the group was attached.
+    /// Detaches a group. Interrupts it has enabled give their doorbells back; with the last group
+    /// every mapping goes. Whether the group was attached.
     ///
     /// The valid ranges are computed anew from the groups that stay, so they may grow.
     pub fn detach(&mut self, group: u32, env: &mut Env<'_>) -> bool {
         let Some(at) = self.domains.iter().position(|d| d.member(group).is_some()) else {
             return false;
         };
+        let enabled = self.domains.get(at).and_then(|d| d.member(group)).map_or(0, |m| m.enabled);
+        for _ in 0..enabled {
+            self.release_doorbell(group, env);
+        }
         let empty = self.domains.get_mut(at).is_some_and(|d| d.leave(group));
         if empty {
             self.domains.remove(at);
         }
         if self.domains.is_empty() {
+            self.drop_all_windows(env);
             self.unmap(IovaRange::ALL, env);
             self.valid = ValidRanges::default();
         } else if !planted!(DetachKeepsRanges) {

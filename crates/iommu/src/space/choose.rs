@@ -16,8 +16,10 @@ impl AddressSpace {
         if size == 0 || size & granule.wrapping_sub(1) != 0 || !align.is_power_of_two() {
             return None;
         }
-        let all = [IovaRange::ALL];
-        let valid = if self.valid.is_empty() { &all[..] } else { self.valid.as_slice() };
-        valid.iter().find_map(|v| self.table.lowest_gap(size, align.max(granule), *v))
+        let lowest_gap = |within| self.table.lowest_gap(size, align.max(granule), within);
+        if self.valid.is_empty() {
+            return lowest_gap(IovaRange::ALL);
+        }
+        self.valid_ranges().into_iter().find_map(lowest_gap)
     }
 }

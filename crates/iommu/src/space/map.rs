@@ -51,10 +51,13 @@ impl AddressSpace {
             state: State::empty(),
         };
         mapping.state.set(State::MAY_LOCK, budget.limit_pages.is_none());
-        let full = self.is_full();
+        let (full, window) = (self.is_full(), self.window_in(range));
         let Self { table, valid, domains, .. } = self;
         // An overlap is found before anything is pinned: pinning can show in the client's memory.
         let made = table.insert_with(range, || {
+            if let Some(window) = window {
+                return Err(NotMade::InWindow(window));
+            }
             if full {
                 return Err(NotMade::Full);
             }
@@ -68,6 +71,9 @@ impl AddressSpace {
         });
         made.map_err(|why| match why {
             NotMade::Overlaps(existing) => self.overlaps(range, existing),
+            NotMade::InWindow(existing) => {
+                MapRefusal::InWindow { existing, nearest: self.nearest(range) }
+            }
             NotMade::Full => MapRefusal::NoEntriesLeft { limit: self.max_mappings },
             NotMade::NotUsable => self.not_usable(range),
             NotMade::Unpinnable(why) => why.into(),
@@ -166,6 +172,7 @@ impl Mapping {
 /// Why there is no new entry in the table.
 enum NotMade {
     Overlaps(IovaRange),
+    InWindow(IovaRange),
     Full,
     NotUsable,
     Unpinnable(Unpinnable),

@@ -15,6 +15,7 @@ mod tests;
 mod translate;
 mod unmap;
 mod vaddr;
+mod window;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -22,6 +23,7 @@ use alloc::vec::Vec;
 pub use attach::needs_direct;
 pub use dirty::BitmapSink;
 pub use map::MapRequest;
+pub use msi::Doorbell;
 pub use translate::Translation;
 
 use crate::cache::TranslationCache;
@@ -30,6 +32,7 @@ use crate::table::MappingTable;
 use crate::valid::ValidRanges;
 use crate::{
     Dialect, Domain, IovaRange, LockedMemory, MmId, PageSizes, PinId, Pinner, Prot, ReservedRegion,
+    Window,
 };
 use dirty::DirtyBits;
 
@@ -120,7 +123,9 @@ pub struct AddressSpace {
     table: MappingTable<Mapping>,
     cache: TranslationCache,
     domains: Vec<Domain>,
+    /// What apertures and reserved regions leave; windows lie in it. Empty without a domain.
     valid: ValidRanges,
+    windows: BTreeMap<u64, Window>,
     page_sizes: PageSizes,
     invalid_vaddrs: u32,
     shared_pins: BTreeMap<PinId, SharedPin>,
@@ -140,6 +145,7 @@ impl AddressSpace {
             cache: TranslationCache::default(),
             domains: Vec::new(),
             valid: ValidRanges::default(),
+            windows: BTreeMap::new(),
             page_sizes: PageSizes::ALL.for_cpu_pages(page_size),
             invalid_vaddrs: 0,
             shared_pins: BTreeMap::new(),
@@ -153,10 +159,13 @@ impl AddressSpace {
         self.page_sizes
     }
 
-    /// The addresses mappings may use. Empty: no domain limits them.
+    /// The addresses mappings may use: windows are cut out. Empty without a domain, where nothing
+    /// limits them.
     #[must_use]
-    pub fn valid_ranges(&self) -> &[IovaRange] {
-        self.valid.as_slice()
+    pub fn valid_ranges(&self) -> Vec<IovaRange> {
+        let mut valid = self.valid.clone();
+        self.windows.values().for_each(|w| valid.subtract(w.range));
+        valid.as_slice().to_vec()
     }
 
     /// Mappings that may still be made (`DMA_AVAIL`).

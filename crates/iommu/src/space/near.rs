@@ -55,8 +55,9 @@ impl AddressSpace {
                 None if up => return None,
                 None => ending_at(u64::MAX, size, granule)?,
             };
-            let obstacle = match self.table.first_overlap(candidate) {
-                Some((existing, _)) => existing,
+            let mapped = self.table.first_overlap(candidate).map(|(existing, _)| existing);
+            let obstacle = match mapped.or_else(|| self.window_in(candidate)) {
+                Some(existing) => existing,
                 None if valid.iter().any(|v| v.covers(candidate)) => {
                     return Some(candidate.first());
                 }

@@ -1,7 +1,7 @@
 //! What a device's access meets.
 
 use crate::space::AddressSpace;
-use crate::{Backing, Domain, Fault, FaultReason, Prot, ReservedKind};
+use crate::{Backing, Consumer, Domain, Fault, FaultReason, Prot, ReservedKind};
 
 /// Where an access goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,9 @@ impl AddressSpace {
 /// The physical address behind `iova` where it is a doorbell page or lies in an MSI range that the
 /// IOMMU does not translate.
 fn doorbell(domain: &Domain, group: u32, iova: u64) -> Option<u64> {
-    if let Some(table) = domain.doorbells() {
-        return table.resolve(iova);
+    if let Some(pool) = domain.pool() {
+        let (consumer, page) = pool.resolve(iova)?;
+        return (consumer == Consumer::MSI).then(|| page | pool.offset(iova));
     }
     let member = domain.member(group)?;
     let msi = |r: &&crate::ReservedRegion| r.kind == ReservedKind::Msi && r.range.contains(iova);

@@ -125,7 +125,7 @@ impl System {
                 Outcome::Attach(space.attach(host, &limits, group, limit_pages, env))
             }
             Op::Detach(group) => Outcome::Existed(space.detach(group, env)),
-            Op::Bind(group) => Outcome::Bind(space.bind_doorbell(group, env)),
+            Op::Bind(group) => Outcome::Bind(space.bind_doorbell(group, env).map(|d| d.iova)),
             Op::Translate { group, iova, access } => {
                 Outcome::Translate(self.translate(group, iova, access))
             }
@@ -187,9 +187,12 @@ impl System {
         for (found, expected) in self.space.domains().iter().zip(&model.domains) {
             let groups: Vec<u32> = found.members().iter().map(|m| m.group).collect();
             assert_eq!(groups, expected.groups, "groups of a domain");
-            let doorbells: Option<Vec<_>> = found
-                .doorbells()
-                .map(|t| t.bindings().iter().map(|b| (b.doorbell, b.iova)).collect());
+            let doorbells: Option<Vec<_>> = found.pool().map(|pool| {
+                let mut bound: Vec<_> =
+                    pool.bindings().map(|(_, p, slot)| (p, slot.iova)).collect();
+                bound.sort_by_key(|(_, iova)| *iova);
+                bound
+            });
             let page = model.page_size();
             let bound = expected.window.as_ref().map(|(window, bound)| {
                 let nth = |(n, p): (usize, &u64)| (p * page, window.first as u64 + n as u64 * page);

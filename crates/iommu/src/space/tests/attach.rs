@@ -192,5 +192,6 @@ fn domains_that_share_no_page_size_meet_at_the_largest_of_the_smallest() {
 fn a_domain_has_the_window_of_the_group_it_began_with() {
     let f = Fixture::with(&[ARM, ARM_TOO]);
     assert_eq!(f.space.domains().len(), 1);
-    assert_eq!(f.space.domains()[0].doorbells().unwrap().window().first(), 0x800_0000);
+    let window = f.space.domains()[0].pool().unwrap().windows().next().unwrap();
+    assert_eq!(window.range.first(), 0x800_0000);
 }
