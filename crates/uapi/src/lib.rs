@@ -45,6 +45,7 @@ pub mod parse;
 pub mod region;
 pub mod reset;
 pub mod type1;
+pub mod windows;
 
 pub use cap::{Cap, CapAlign, CapChain, Caps};
 pub use errno::Errno;
