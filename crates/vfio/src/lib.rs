@@ -55,6 +55,7 @@
 
 extern crate alloc;
 
+mod abi;
 mod caller;
 mod container;
 pub mod device;
@@ -75,6 +76,7 @@ mod planted {
     }
 }
 
+pub use abi::Abi;
 pub use caller::{BadAddress, BadEvent, Caller, FdObject, Platform};
 pub use container::{Container, Type1, Version};
 pub use ids::{ContainerId, DeviceId, EventId, GroupId};

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use iommu::{AttachRefusal, Dialect, DirtyRefusal, MapRefusal, VaddrRefusal};
+use iommu::{AttachRefusal, Dialect, DirtyRefusal, MapRefusal, VaddrRefusal, WindowRefusal};
 use thiserror::Error;
 use uapi::Errno;
 
@@ -91,6 +91,9 @@ pub enum Refusal {
     /// A user address was not changed.
     #[error(transparent)]
     Vaddr(#[from] VaddrRefusal),
+    /// A window was not registered or not removed.
+    #[error(transparent)]
+    Window(#[from] WindowRefusal),
     /// A group was not attached.
     #[error(transparent)]
     Attach(#[from] AttachRefusal),
@@ -246,6 +249,7 @@ impl Refusal {
             Self::NoDescriptor(errno) => *errno,
             Self::Map(refusal) => map_errno(refusal, dialect),
             Self::Vaddr(refusal) => vaddr_errno(refusal, dialect),
+            Self::Window(refusal) => window_errno(refusal),
             Self::Attach(refusal) => attach_errno(refusal),
             Self::Dirty(DirtyRefusal::Bitmap) => Errno::EFAULT,
             Self::Dirty(_) => Errno::EINVAL,
@@ -261,7 +265,7 @@ fn wrap(dialect: &Dialect) -> Errno {
 fn map_errno(refusal: &MapRefusal, dialect: &Dialect) -> Errno {
     match refusal {
         MapRefusal::VaddrWraps { .. } => wrap(dialect),
-        MapRefusal::Overlaps { .. } => Errno::EEXIST,
+        MapRefusal::Overlaps { .. } | MapRefusal::InWindow { .. } => Errno::EEXIST,
         MapRefusal::NoEntriesLeft { .. } => Errno::ENOSPC,
         MapRefusal::Pin(_) => Errno::EFAULT,
         MapRefusal::OverLimit(_) => Errno::ENOMEM,
@@ -274,6 +278,15 @@ fn vaddr_errno(refusal: &VaddrRefusal, dialect: &Dialect) -> Errno {
         VaddrRefusal::VaddrWraps { .. } => wrap(dialect),
         VaddrRefusal::NothingMapped { .. } => Errno::ENOENT,
         VaddrRefusal::OverLimit(_) => Errno::ENOMEM,
+        _ => Errno::EINVAL,
+    }
+}
+
+fn window_errno(refusal: &WindowRefusal) -> Errno {
+    match refusal {
+        WindowRefusal::Mapped { .. } | WindowRefusal::Window { .. } => Errno::EEXIST,
+        WindowRefusal::NoneLeft { .. } => Errno::ENOSPC,
+        WindowRefusal::Busy { .. } => Errno::EBUSY,
         _ => Errno::EINVAL,
     }
 }

@@ -9,12 +9,13 @@ use iommu::{Host, Limits, LockedMemory, Observer};
 
 use crate::device::{Device, PciFunction};
 use crate::group::Group;
-use crate::{Answer, Caller, ContainerId, Containers, DeviceId, GroupId, Models, Refusal};
+use crate::{Abi, Answer, Caller, ContainerId, Containers, DeviceId, GroupId, Models, Refusal};
 
 /// What containers share.
 pub struct Shared {
     /// The host. Its limits are the ones at start; [`limits`](Self::limits) may have changed since.
     pub host: Host,
+    pub(crate) abi: Abi,
     /// Module parameters of now; a container samples them at `SET_IOMMU`.
     pub limits: Limits,
     /// Locked pages of every address space.
@@ -72,7 +73,7 @@ impl System {
     /// function `n` is the front end's model `n` ([`Models`]).
     #[must_use]
     pub fn new(host: Host, functions: Vec<PciFunction>) -> Self {
-        let limits = host.limits;
+        let (abi, limits) = (Abi::for_host(&host), host.limits);
         let mut groups: BTreeMap<GroupId, Group> = BTreeMap::new();
         for group in &host.groups {
             groups.insert(GroupId(group.number), Group::default());
@@ -83,7 +84,7 @@ impl System {
             devices.push(Device::new(id, function));
         }
         let shared =
-            Shared { host, limits, locked: LockedMemory::default(), observer: Box::new(()) };
+            Shared { host, abi, limits, locked: LockedMemory::default(), observer: Box::new(()) };
         Self { shared, groups, devices }
     }
 
@@ -96,6 +97,18 @@ impl System {
     /// The same, to change: module parameters, the observer.
     pub const fn shared_mut(&mut self) -> &mut Shared {
         &mut self.shared
+    }
+
+    /// Which numbers clients speak.
+    #[must_use]
+    pub const fn abi(&self) -> Abi {
+        self.shared.abi
+    }
+
+    /// Lets clients speak other numbers than the host's default ([`Abi::for_host`]).
+    pub const fn set_abi(&mut self, abi: Abi) {
+        self.shared.abi = abi;
+        self.shared.host.dialect.full_pool_is_enomem = matches!(abi, Abi::MsiV6);
     }
 
     /// A device.

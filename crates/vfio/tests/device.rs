@@ -102,6 +102,9 @@ fn d3_turns_memory_off() {
     let mut data = [0; 4];
     let load = w.with(|s, ctx| s.device_mmio(NIC, ctx, 0, 0, Mmio::Read(&mut data)));
     assert!(load.is_err());
+    // Behind the BAR's end too (found by fuzzing).
+    let load = w.with(|s, ctx| s.device_mmio(NIC, ctx, 0, 1 << 20, Mmio::Read(&mut data)));
+    assert!(load.is_err());
     write(&mut w, NIC, CONFIG + 0xcc, &[0, 0]).unwrap();
     assert_eq!(read(&mut w, NIC, 0, 4), Ok(bytes("41021418")));
     // D1, which the function does not have, is ignored.

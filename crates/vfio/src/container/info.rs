@@ -2,12 +2,20 @@
 
 use alloc::vec::Vec;
 
-use uapi::type1::{DmaAvailCap, InfoFlags, IovaRangeCap, MigrationCap, RawIovaRange, Type1Info};
+use iommu::{IovaRange, Prot, ReservedKind};
+use uapi::cap::Capability;
+use uapi::type1::{DmaAvailCap, IovaRangeCap, MigrationCap, RawIovaRange, Type1Info};
+use uapi::windows::{
+    MsiWindowsCap, RESERVED_DIRECT, RESERVED_DIRECT_RELAXABLE, RESERVED_GROUP_CONTAINER,
+    RESERVED_MSI, RESERVED_RESERVED, RESERVED_SW_MSI, RESERVED_WINDOW, RawMsiWindow,
+    RawReservedRegion, ReservedRegionsCap,
+};
 use uapi::{CapAlign, CapChain};
+use zerocopy::IntoBytes;
 
 use super::Type1;
 use super::dirty::BITMAP_SIZE_MAX;
-use crate::{Answer, Caller, Refusal, Shared, user};
+use crate::{Abi, Answer, Caller, Refusal, Shared, user};
 
 /// Bytes of [`Type1Info`] before its padding: all that older kernels write.
 const WITHOUT_PAD: u32 = 20;
@@ -27,12 +35,17 @@ impl Type1 {
             n if n >= WITHOUT_PAD => WITHOUT_PAD,
             _ => min,
         };
-        info.flags = (InfoFlags::PGSIZES | InfoFlags::CAPS).bits();
+        info.flags = shared.abi.info_flags().bits();
+        if self.space.max_windows().is_some() {
+            info.flags |= shared.abi.require_msi_map();
+        }
         info.iova_pgsizes = self.space.page_sizes().0;
 
-        let chain = self.capabilities(dialect.caps_are_aligned);
+        let chain = self.capabilities(shared);
         let needed = u32::try_from(chain.len()).unwrap_or(u32::MAX).saturating_add(size);
-        if info.argsz < needed {
+        if chain.is_empty() {
+            info.cap_offset = 0;
+        } else if info.argsz < needed {
             info.argsz = needed;
             info.cap_offset = 0;
         } else {
@@ -43,8 +56,12 @@ impl Type1 {
         Ok(0)
     }
 
-    fn capabilities(&self, aligned: bool) -> CapChain {
+    fn capabilities(&self, shared: &Shared) -> CapChain {
+        let aligned = shared.host.dialect.caps_are_aligned;
         let mut chain = CapChain::new(if aligned { CapAlign::Eight } else { CapAlign::None });
+        if shared.abi == Abi::MsiV6 {
+            return chain;
+        }
         chain.push_cap(&MigrationCap {
             flags: 0,
             reserved: 0,
@@ -61,6 +78,66 @@ impl Type1 {
         if !ranges.is_empty() {
             chain.push_list::<IovaRangeCap>(&ranges);
         }
+        if shared.abi == Abi::Reviewed {
+            chain.align();
+            chain.push_list::<ReservedRegionsCap>(&self.reserved_regions());
+            if let Some(max_windows) = self.space.max_windows() {
+                chain.align();
+                self.push_windows(&mut chain, shared, max_windows);
+            }
+        }
         chain
+    }
+
+    /// Every region that the attached groups reserve, then the windows.
+    fn reserved_regions(&self) -> Vec<RawReservedRegion> {
+        let reserved =
+            self.space.reserved().map(|(group, r)| (r.range, kind(r.kind), r.prot, group));
+        let windows = self.space.windows();
+        let windows = windows.map(|w| (w.range, RESERVED_WINDOW, w.prot, RESERVED_GROUP_CONTAINER));
+        let raw = |(range, kind, prot, group): (IovaRange, u32, Prot, u32)| RawReservedRegion {
+            start: range.first(),
+            last: range.last(),
+            kind,
+            permission: u32::from(prot.bits()),
+            group,
+            reserved: 0,
+        };
+        reserved.chain(windows).map(raw).collect()
+    }
+
+    fn push_windows(&self, chain: &mut CapChain, shared: &Shared, max_windows: u32) {
+        let windows: Vec<RawMsiWindow> = self
+            .space
+            .windows()
+            .map(|w| RawMsiWindow {
+                start: w.range.first(),
+                last: w.range.last(),
+                used_pages: u32::try_from(self.space.window_used_pages(w.range.first()))
+                    .unwrap_or(u32::MAX),
+                permission: u32::from(w.prot.bits()),
+            })
+            .collect();
+        let head = MsiWindowsCap {
+            pages_needed: self.space.doorbell_pages_needed(),
+            pages_host: shared.host.doorbell_pages(),
+            page_shift: shared.host.page_size.trailing_zeros(),
+            max_windows,
+            count: u32::try_from(windows.len()).unwrap_or(u32::MAX),
+            reserved: 0,
+        };
+        let mut body = head.as_bytes().to_vec();
+        body.extend_from_slice(windows.as_bytes());
+        chain.push(MsiWindowsCap::ID, MsiWindowsCap::VERSION, &body);
+    }
+}
+
+const fn kind(kind: ReservedKind) -> u32 {
+    match kind {
+        ReservedKind::Direct => RESERVED_DIRECT,
+        ReservedKind::DirectRelaxable => RESERVED_DIRECT_RELAXABLE,
+        ReservedKind::Reserved => RESERVED_RESERVED,
+        ReservedKind::Msi => RESERVED_MSI,
+        ReservedKind::SwMsi => RESERVED_SW_MSI,
     }
 }

@@ -18,8 +18,15 @@ impl Type1 {
         if map.argsz < DmaMap::MIN_ARGSZ {
             return Err(Refusal::ArgszTooSmall { argsz: map.argsz, min: DmaMap::MIN_ARGSZ });
         }
-        let flags = MapFlags::from_bits(map.flags)
-            .ok_or(Refusal::UnknownFlags { unknown: map.flags & !MapFlags::all().bits() })?;
+        let window = self.window_flag(shared.abi).unwrap_or(0);
+        let unknown = map.flags & !(shared.abi.map_flags().bits() | window);
+        if unknown != 0 {
+            return Err(Refusal::UnknownFlags { unknown });
+        }
+        let flags = MapFlags::from_bits_truncate(map.flags & !window);
+        if map.flags & window != 0 {
+            return self.map_window(shared, caller, &map, flags);
+        }
         if map.size == 0 {
             return Err(Refusal::Empty);
         }

@@ -6,14 +6,16 @@ mod dirty;
 mod info;
 mod map;
 mod unmap;
+mod window;
 
 use alloc::vec::Vec;
 
 use iommu::{AddressSpace, Env, LockBudget};
 use uapi::container::Extension;
 use uapi::ioctl;
+use uapi::windows::SOFTVFIO_MSI_WINDOWS;
 
-use crate::{Answer, Caller, GroupId, Refusal, Shared};
+use crate::{Abi, Answer, Caller, GroupId, Refusal, Shared};
 
 /// Which rules of unmapping a container follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +125,9 @@ impl Container {
     }
 
     fn has_extension(&self, shared: &Shared, number: u64) -> bool {
+        if number == u64::from(SOFTVFIO_MSI_WINDOWS) {
+            return self.takes_windows(shared);
+        }
         let Ok(Ok(extension)) = u32::try_from(number).map(Extension::try_from) else {
             return false;
         };
@@ -133,6 +138,16 @@ impl Container {
             Extension::DmaCc => self.type1.as_ref().is_some_and(|t| t.space.is_coherent()),
             _ => false,
         }
+    }
+
+    /// Whether windows can be registered: here, or before there is an IOMMU, with any of the host.
+    fn takes_windows(&self, shared: &Shared) -> bool {
+        let user = |i: &iommu::Iommu| matches!(i.msi, iommu::MsiPolicy::User { .. });
+        shared.abi == Abi::Reviewed
+            && match &self.type1 {
+                Some(type1) => type1.space.max_windows().is_some(),
+                None => shared.host.iommus.iter().any(user),
+            }
     }
 
     fn set_iommu(&mut self, shared: &mut Shared, caller: &mut dyn Caller, arg: u64) -> Answer {
@@ -205,7 +220,7 @@ impl Type1 {
         group: GroupId,
     ) -> Result<(), Refusal> {
         let limit = budget(shared, caller).limit_pages;
-        let Shared { host, limits, locked, observer } = shared;
+        let Shared { host, limits, locked, observer, .. } = shared;
         let mut env = Env { pinner: caller, locked, observer: observer.as_mut() };
         Ok(self.space.attach(host, limits, group.0, limit, &mut env)?)
     }

@@ -21,8 +21,15 @@ impl Type1 {
         if unmap.argsz < DmaUnmap::MIN_ARGSZ {
             return Err(Refusal::ArgszTooSmall { argsz: unmap.argsz, min: DmaUnmap::MIN_ARGSZ });
         }
-        let flags = UnmapFlags::from_bits(unmap.flags)
-            .ok_or(Refusal::UnknownFlags { unknown: unmap.flags & !UnmapFlags::all().bits() })?;
+        let window = self.window_flag(shared.abi).unwrap_or(0);
+        let unknown = unmap.flags & !(shared.abi.unmap_flags().bits() | window);
+        if unknown != 0 {
+            return Err(Refusal::UnknownFlags { unknown });
+        }
+        let flags = UnmapFlags::from_bits_truncate(unmap.flags & !window);
+        if unmap.flags & window != 0 {
+            return self.unmap_window(shared, caller, arg, unmap, flags);
+        }
         let with_bitmap = flags.contains(UnmapFlags::GET_DIRTY_BITMAP);
         if with_bitmap && flags.intersects(UnmapFlags::ALL | UnmapFlags::VADDR) {
             return Err(Refusal::FlagMix("GET_DIRTY_BITMAP excludes ALL and VADDR"));
@@ -85,7 +92,11 @@ impl Type1 {
         Ok(0)
     }
 
-    fn unmap_range(&self, flags: UnmapFlags, unmap: &DmaUnmap) -> Result<IovaRange, Refusal> {
+    pub(super) fn unmap_range(
+        &self,
+        flags: UnmapFlags,
+        unmap: &DmaUnmap,
+    ) -> Result<IovaRange, Refusal> {
         let granule = self.space.page_sizes().smallest();
         let aligned = |what, value: u64| {
             if value & granule.wrapping_sub(1) == 0 {

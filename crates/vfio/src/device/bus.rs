@@ -89,7 +89,11 @@ struct Piece {
 
 enum Reached {
     Memory,
-    Doorbell(u64),
+    /// A doorbell, at this IOVA and this physical address.
+    Doorbell {
+        iova: u64,
+        address: u64,
+    },
 }
 
 impl DeviceBus<'_> {
@@ -122,8 +126,8 @@ impl DeviceBus<'_> {
                             let gone = fault(FaultReason::MemoryGone);
                             (n, if moved { Ok(Reached::Memory) } else { Err(gone) })
                         }
-                        Ok(Translation::Doorbell { .. }) => {
-                            (left.min(to_page_end(iova)), Ok(Reached::Doorbell(iova)))
+                        Ok(Translation::Doorbell { address }) => {
+                            (left.min(to_page_end(iova)), Ok(Reached::Doorbell { iova, address }))
                         }
                         Err(fault) => (left.min(to_page_end(iova)), Err(fault)),
                     });
@@ -172,7 +176,7 @@ impl DmaBus for DeviceBus<'_> {
                     failed = false;
                     return;
                 }
-                Ok(Reached::Doorbell(iova)) => {
+                Ok(Reached::Doorbell { iova, .. }) => {
                     Fault { iova, access: Prot::READ, reason: FaultReason::Doorbell }
                 }
                 Err(fault) => fault,
@@ -191,12 +195,12 @@ impl DmaBus for DeviceBus<'_> {
         self.transfer(addr, data.len(), Prot::WRITE, &mut copy, |bus, piece| {
             let reached = piece.outcome.and_then(|reached| match reached {
                 Reached::Memory => Ok(()),
-                Reached::Doorbell(iova) => {
+                Reached::Doorbell { iova, address } => {
                     let fault = |reason| Fault { iova, access: Prot::WRITE, reason };
                     let message = <[u8; 4]>::try_from(slice(data, piece.start, piece.len));
                     let message = message.map_err(|_| fault(FaultReason::Doorbell))?;
                     let number = u32::from_le_bytes(message);
-                    let known = bus.irqs.deliver_msi(iova, number, bus.platform);
+                    let known = bus.irqs.deliver_msi(address, number, bus.platform);
                     if known { Ok(()) } else { Err(fault(FaultReason::UnknownVector)) }
                 }
             });

@@ -1,6 +1,6 @@
 //! What a device's request needs of the rest of the system.
 
-use iommu::{BindRefusal, PinError, PinFault, PinId, Pinned, Pinner};
+use iommu::{BindRefusal, Doorbell, PinError, PinFault, PinId, Pinned, Pinner};
 
 use super::{DeviceRefusal, Doorbells, IntxLine, IrqEnv};
 use crate::{Caller, ContainerId, Containers, DeviceId, Models, Shared};
@@ -101,7 +101,7 @@ struct Path<'a> {
 }
 
 impl Doorbells for Path<'_> {
-    fn bind(&mut self) -> Result<u64, BindRefusal> {
+    fn bind(&mut self) -> Result<Doorbell, BindRefusal> {
         let group = self.group;
         let mut bound = Err(BindRefusal::NotAttached { group });
         let Some(id) = self.container else { return bound };
@@ -114,8 +114,15 @@ impl Doorbells for Path<'_> {
         bound
     }
 
-    /// A doorbell once bound stays as long as its domain.
-    fn release(&mut self) {}
+    fn release(&mut self) {
+        let Some(id) = self.container else { return };
+        let (group, locked, observer) = (self.group, &mut *self.locked, &mut *self.observer);
+        self.containers.change(id, &mut |container| {
+            let Some(type1) = container.type1_mut() else { return };
+            let mut env = iommu::Env { pinner: &mut NoMemory, locked, observer };
+            type1.space_mut().release_doorbell(group, &mut env);
+        });
+    }
 }
 
 /// Binding a doorbell pins no memory.

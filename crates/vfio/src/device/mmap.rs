@@ -77,7 +77,9 @@ impl Device {
         offset: u64,
         access: Mmio<'_>,
     ) -> Result<(), DeviceRefusal> {
-        if self.opened()?.low_power.is_entered() {
+        self.opened()?;
+        // Also behind a BAR's end: whether a page is there does not depend on what is in it.
+        if !self.decodes_memory(env) {
             return Err(DeviceRefusal::MemoryOff);
         }
         let len = match &access {

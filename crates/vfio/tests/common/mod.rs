@@ -27,6 +27,7 @@ pub struct Client {
     /// Eventfds whose counter is not 0.
     pub pending: BTreeSet<EventId>,
     pub pins: BTreeMap<PinId, u64>,
+    pub faults: Vec<(DeviceId, iommu::Fault)>,
     pub memlock: u64,
     pub may_lock: bool,
     next_pin: u64,
@@ -41,6 +42,7 @@ impl Default for Client {
             signals: BTreeMap::new(),
             pending: BTreeSet::new(),
             pins: BTreeMap::new(),
+            faults: Vec::new(),
             memlock: u64::MAX,
             may_lock: true,
             next_pin: 1,
@@ -70,6 +72,10 @@ impl Platform for Client {
 
     fn signal(&mut self, event: EventId) {
         *self.signals.entry(event).or_default() += 1;
+    }
+
+    fn fault(&mut self, device: DeviceId, fault: &iommu::Fault) {
+        self.faults.push((device, *fault));
     }
 }
 

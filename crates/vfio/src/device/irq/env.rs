@@ -1,6 +1,6 @@
 //! What an interrupt request needs of the rest of the system.
 
-use iommu::{BindRefusal, Dialect};
+use iommu::{BindRefusal, Dialect, Doorbell};
 
 use crate::Caller;
 
@@ -10,12 +10,12 @@ use crate::Caller;
 /// vectors it has; [`Irqs`](super::Irqs) pairs every successful [`bind`](Self::bind) with one
 /// [`release`](Self::release).
 pub trait Doorbells {
-    /// Takes a reference to the doorbell and answers the address that the device must write: an
-    /// IOVA where MSIs are translated, the physical address elsewhere.
+    /// Takes a reference to the doorbell and answers the address that the device must write (an
+    /// IOVA where MSIs are translated, the physical address elsewhere) and the one it reaches.
     ///
     /// # Errors
     /// [`BindRefusal`]: no reference is held then, and enabling fails with nothing left behind.
-    fn bind(&mut self) -> Result<u64, BindRefusal>;
+    fn bind(&mut self) -> Result<Doorbell, BindRefusal>;
 
     /// Drops the reference.
     fn release(&mut self);

@@ -12,6 +12,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use iommu::Doorbell;
+
 use super::function::{self, MsiKind};
 use super::request::{Action, Data, Request};
 use super::{IrqEnv, IrqRefusal, Irqs, Mode, get_event};
@@ -33,8 +35,8 @@ pub(super) enum Vector {
 pub(super) struct Vectors {
     /// Which.
     pub(super) kind: MsiKind,
-    /// The bus address that the function writes.
-    address: u64,
+    /// The address that the function writes, and the one it reaches.
+    doorbell: Doorbell,
     /// By number. Grows only as far as the function's table.
     vectors: Vec<Vector>,
 }
@@ -93,7 +95,7 @@ impl Vectors {
         }
         let event = get_event(env.caller, fd)?;
         self.put(vector, Vector::Live(event));
-        let missed = function::unmask_vector(env.model, self.kind, vector, self.address);
+        let missed = function::unmask_vector(env.model, self.kind, vector, self.doorbell.iova);
         if missed {
             env.caller.signal(event);
         }
@@ -171,10 +173,10 @@ impl Vectors {
         platform: &mut dyn Platform,
         line: &mut bool,
     ) {
-        function::enable_msi(model, self.kind, self.address, self.len(), line);
+        function::enable_msi(model, self.kind, self.doorbell.iova, self.len(), line);
         for (number, vector) in (0..).zip(&self.vectors) {
             if let Vector::Live(event) = vector
-                && function::unmask_vector(model, self.kind, number, self.address)
+                && function::unmask_vector(model, self.kind, number, self.doorbell.iova)
             {
                 platform.signal(*event);
             }
@@ -233,7 +235,7 @@ impl Irqs {
         if available == 0 {
             return Err(IrqRefusal::NoVectorsLeft);
         }
-        let address = env.doorbells.bind().map_err(IrqRefusal::Doorbell)?;
+        let doorbell = env.doorbells.bind().map_err(IrqRefusal::Doorbell)?;
         if available < wanted {
             env.doorbells.release();
             return Ok(i64::from(available));
@@ -241,9 +243,9 @@ impl Irqs {
         env.take_vectors(wanted);
         // A function must not use its line while messages are on.
         self.line = false;
-        function::enable_msi(env.model, kind, address, wanted, &mut self.line);
+        function::enable_msi(env.model, kind, doorbell.iova, wanted, &mut self.line);
         let vectors = vec![Vector::Idle; index(wanted).unwrap_or(0)];
-        let mut enabled = Vectors { kind, address, vectors };
+        let mut enabled = Vectors { kind, doorbell, vectors };
         let set = enabled.set_all(env, request, fds);
         self.mode = Mode::Msi(enabled);
         if let Err(refusal) = set {
@@ -253,15 +255,16 @@ impl Irqs {
         Ok(0)
     }
 
-    /// An MSI of the function arrived: it wrote `data` to bus address `address`, and that is a
-    /// doorbell. Signals the vector's eventfd; a vector without one swallows the interrupt.
+    /// An MSI of the function arrived: it wrote `data`, and the write reached the doorbell at
+    /// physical address `address`. Signals the vector's eventfd; a vector without one swallows
+    /// the interrupt.
     ///
-    /// `false` when the function has no such vector, or has it at another address: nothing was
+    /// `false` when the function has no such vector, or has it at another doorbell: nothing was
     /// signalled, and the write is a fault
     /// ([`UnknownVector`](iommu::FaultReason::UnknownVector)).
     pub fn deliver_msi(&mut self, address: u64, data: u32, platform: &mut dyn Platform) -> bool {
         let Mode::Msi(enabled) = &self.mode else { return false };
-        if enabled.address != address {
+        if enabled.doorbell.address != address {
             return false;
         }
         match enabled.get(data) {

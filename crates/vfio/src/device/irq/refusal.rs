@@ -116,7 +116,7 @@ pub enum IrqRefusal {
 impl IrqRefusal {
     /// The error number for the caller.
     #[must_use]
-    pub const fn errno(&self, _dialect: &Dialect) -> Errno {
+    pub const fn errno(&self, dialect: &Dialect) -> Errno {
         match self {
             Self::Unreadable { .. } => Errno::EFAULT,
             Self::NoSuchAction { .. } | Self::MaskByEvent => Errno::ENOTTY,
@@ -124,6 +124,13 @@ impl IrqRefusal {
             Self::UnmaskTaken => Errno::EBUSY,
             Self::BadEvent { why: BadEvent::Closed, .. } => Errno::EBADF,
             Self::NoVectors(_) => Errno::ERANGE,
+            Self::Doorbell(BindRefusal::WindowsFull { .. }) => {
+                if dialect.full_pool_is_enomem {
+                    Errno::ENOMEM
+                } else {
+                    Errno::ENOSPC
+                }
+            }
             // The kernel's MSI core turns every failure to get the first vector into this one.
             Self::NoVectorsLeft | Self::Doorbell(BindRefusal::WindowFull { .. }) => Errno::ENOSPC,
             Self::ShortArgsz(_)

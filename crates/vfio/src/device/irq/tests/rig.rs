@@ -145,12 +145,12 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbells for Doorbell {
-    fn bind(&mut self) -> Result<u64, BindRefusal> {
+    fn bind(&mut self) -> Result<iommu::Doorbell, BindRefusal> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
         }
         self.references += 1;
-        Ok(DOORBELL)
+        Ok(iommu::Doorbell { iova: DOORBELL, address: DOORBELL })
     }
 
     fn release(&mut self) {
