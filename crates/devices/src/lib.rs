@@ -55,7 +55,9 @@
 extern crate alloc;
 
 pub mod edu;
+pub mod msi_test;
 pub mod shape;
 
 pub use edu::Edu;
+pub use msi_test::MsiTest;
 pub use shape::{Constant, Shape};

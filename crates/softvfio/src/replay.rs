@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use iommu::Dialect;
-use trace::{Facts, Options, ReadError, Reader, Session, Step, Tally, report};
+use serde_json::{Map, Value};
+use trace::{Facts, Options, ReadError, Reader, Session, Step, Tally, hosts, report};
+use vfio::Abi;
 
 /// Every answer was the recorded one.
 const ALL_MATCHED: u8 = 0;
@@ -22,11 +25,15 @@ const UNREADABLE: u8 = 2;
                         are described in docs/trace-format.md.")]
 pub(crate) struct Replay {
     /// Traces or scripts; `-` is standard input. Each starts on a fresh machine.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "host", value_name = "FILE")]
     files: Vec<String>,
-    /// Take the machine from the header (first line) of this file.
-    #[arg(long, value_name = "FILE")]
+    /// Take the machine from a built-in host, or from the header (first line) of a file. `help`
+    /// lists the built-in ones.
+    #[arg(long, value_name = "NAME|FILE")]
     host: Option<String>,
+    /// Speak these numbers, whatever the header says.
+    #[arg(long, value_name = "NAME", value_parser = ["kernel", "reviewed", "msi-v6"])]
+    abi: Option<String>,
     /// Answer as this kernel, whatever the header says.
     #[arg(long, value_name = "NAME", value_parser = ["6.1", "6.12", "7.3"])]
     dialect: Option<String>,
@@ -92,6 +99,17 @@ impl Replay {
     }
 
     fn replay_all(&self, out: &mut dyn Write) -> Result<u8, Failure> {
+        if self.host.as_deref() == Some("help") {
+            for (name, about) in hosts::list() {
+                writeln!(out, "{name:20} {about}")?;
+            }
+            return Ok(ALL_MATCHED);
+        }
+        if self.files.is_empty() {
+            let expected = "a trace or script to replay, found none".into();
+            let file = "FILE".to_owned();
+            return Err(ReadError { file, line: 0, column: 0, expected }.into());
+        }
         let options = self.options()?;
         let mut tally = Tally::default();
         let mut unreadable = false;
@@ -133,13 +151,12 @@ impl Replay {
                 expected,
             })?;
         }
-        if let Some(file) = &self.host {
-            let line = Reader::new(open(file)?, file).read_line()?;
-            let Some(line) = line else {
-                let expected = "a header on the first line, found an empty file".into();
-                return Err(ReadError { file: file.clone(), line: 1, column: 0, expected });
-            };
-            options.machine = Some(line.members);
+        options.abi = self.abi.as_deref().and_then(Abi::named);
+        if let Some(name) = &self.host {
+            options.machine = Some(match hosts::header(name) {
+                Some(header) => header,
+                None => header_of(name)?,
+            });
         }
         Ok(options)
     }
@@ -183,6 +200,20 @@ impl Replay {
         }
         Ok(())
     }
+}
+
+/// The header of a host's file.
+fn header_of(file: &str) -> Result<Map<String, Value>, ReadError> {
+    let error = |expected: String| ReadError { file: file.into(), line: 1, column: 0, expected };
+    if !file.contains(['/', '.']) && file != "-" && !Path::new(file).exists() {
+        let names = hosts::names();
+        return Err(ReadError { line: 0, ..error(format!("a file, or a host: one of {names}")) });
+    }
+    let line = Reader::new(open(file)?, file).read_line()?;
+    let Some(line) = line else {
+        return Err(error("a header on the first line, found an empty file".into()));
+    };
+    Ok(line.members)
 }
 
 fn open(file: &str) -> Result<Box<dyn BufRead>, ReadError> {

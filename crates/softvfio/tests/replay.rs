@@ -171,3 +171,43 @@ fn a_closed_output_is_no_panic() {
     assert!(!text(&out.stderr).contains("panicked"), "{}", text(&out.stderr));
     assert!(out.status.code().is_some());
 }
+
+#[test]
+fn built_in_hosts_are_listed_by_name() {
+    let out = replay(&["--host", "help"], "");
+    assert_eq!(out.status.code(), Some(0));
+    let list = text(&out.stdout);
+    assert!(list.lines().count() >= 10 && list.contains("\narm-two-its-user "), "{list}");
+    let out = replay(&["--host", "moon", "-"], "{}");
+    assert_eq!(out.status.code(), Some(2));
+    let message = text(&out.stderr);
+    assert!(message.starts_with("softvfio: moon: expected a file, or a host: one of x86-intel, "));
+    assert_eq!(replay(&["--host", "mixed"], "").status.code(), Some(2));
+}
+
+#[test]
+fn a_built_in_host_answers_in_the_abi_asked_for() {
+    let script = "{\"about\":\"mine\"}\n{\"op\":\"open_container\"}\n\
+                  {\"op\":\"check_extension\",\"ext\":\"msi_windows\"}\n";
+    let answer = |arguments: &[&str]| {
+        let out = replay(&[arguments, &["--answers", "-"]].concat(), script);
+        assert_eq!((out.status.code(), text(&out.stderr)), (Some(0), ""), "{arguments:?}");
+        let text = text(&out.stdout).to_owned();
+        assert_eq!(replay(&["-"], &text).status.code(), Some(0), "{text}");
+        text
+    };
+    let default = answer(&["--host", "arm-smmuv3-its-user"]);
+    assert!(default.ends_with("{\"ret\":1}}\n"), "{default}");
+    let kernel = answer(&["--host", "arm-smmuv3-its-user", "--abi", "kernel"]);
+    assert!(
+        kernel.contains("\"abi\":\"kernel\"") && kernel.ends_with("{\"ret\":0}}\n"),
+        "{kernel}"
+    );
+    let x86 = answer(&["--host", "x86-amd", "--abi", "reviewed"]);
+    assert!(x86.ends_with("{\"ret\":0}}\n"), "{x86}");
+    let wrong = replay(&["-"], "{\"devices\":{},\"abi\":\"mine\"}\n");
+    assert_eq!(
+        text(&wrong.stderr),
+        "softvfio: -:1:21: expected abi to be kernel, reviewed or msi-v6, found \"mine\"\n"
+    );
+}

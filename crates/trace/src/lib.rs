@@ -24,6 +24,7 @@
 
 mod compare;
 pub mod deviation;
+pub mod hosts;
 mod machine;
 mod names;
 mod ops;

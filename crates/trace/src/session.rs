@@ -4,9 +4,11 @@ use std::io::BufRead;
 
 use iommu::Dialect;
 use serde_json::{Map, Value};
+use vfio::Abi;
 
 use crate::compare::{Difference, compare};
 use crate::deviation::{self, Deviation};
+use crate::hosts;
 use crate::machine::{Facts, Header, Machine};
 use crate::ops::{self, Answer, Stop};
 use crate::reader::{Line, ReadError, Reader};
@@ -19,6 +21,8 @@ use crate::world::World;
 pub struct Options {
     /// Answer as this kernel, whatever the header says.
     pub dialect: Option<&'static Dialect>,
+    /// Speak these numbers, whatever the header says.
+    pub abi: Option<Abi>,
     /// What no header carries.
     pub facts: Facts,
     /// A header whose machine takes the place of the trace's own.
@@ -100,12 +104,20 @@ impl<R: BufRead> Session<R> {
             let expected = "a header before the first request".into();
             return Err(ReadError { file, line: line.number, column, expected });
         }
-        let (members, header) = match &options.machine {
+        let (mut members, mut header) = match &options.machine {
             Some(machine) => on_machine(&line, machine, &file),
             None => (line.members.clone(), line.text.clone()),
         };
-        let built = Header::read(&members)
-            .and_then(|header| Machine::build(&header, &options.facts, options.dialect));
+        if let Some(abi) = options.abi
+            && members.get("abi").and_then(Value::as_str) != Some(abi.name())
+        {
+            members.insert("abi".into(), abi.name().into());
+            header = Value::Object(members.clone()).to_string();
+        }
+        let (dialect, abi) = (options.dialect, options.abi);
+        let built = hosts::complete(&mut members)
+            .and_then(|()| Header::read(&members))
+            .and_then(|header| Machine::build(&header, &options.facts, dialect, abi));
         let machine = built.map_err(|bad| {
             let own = line.members.contains_key(&bad.member);
             let column = if own { span::column(&line.text, &bad.member) } else { 1 };
@@ -240,7 +252,8 @@ fn on_machine(
             members.insert(name.into(), value.clone());
         }
     }
-    let of_machine = |name: &str| MACHINE.contains(&name) || ["platform", "qemu"].contains(&name);
+    let of_machine =
+        |name: &str| MACHINE.contains(&name) || ["platform", "qemu", "built_in"].contains(&name);
     for (name, value) in &line.members {
         if !of_machine(name) {
             members.insert(name.clone(), value.clone());
@@ -248,6 +261,12 @@ fn on_machine(
     }
     for name in MACHINE {
         if let Some(value) = machine.get(name) {
+            members.insert(name.into(), value.clone());
+        }
+    }
+    // The numbers that a script speaks are its own.
+    for name in ["built_in", "abi"] {
+        if let Some(value) = machine.get(name).filter(|_| !members.contains_key(name)) {
             members.insert(name.into(), value.clone());
         }
     }

@@ -51,7 +51,27 @@ fn headers_that_cannot_be_used_have_a_place() {
         (r#"{"devices":{},"machine":"vax"}"#, "machine to be aarch64 or x86_64, found vax"),
         (r#"{"devices":{},"host":{"aperture":[["0x5","0x4"]]}}"#, "host.aperture to be"),
         (r#"{"devices":{},"host":{"pgsizes":0}}"#, "host.pgsizes to be"),
-        (r#"{"devices":{},"host":{"msi":"user"}}"#, "host.msi to be implicit or fixed"),
+        (r#"{"devices":{},"host":{"msi":"ours"}}"#, "host.msi to be implicit, fixed or user"),
+        (r#"{"devices":{},"host":{"msi":"user","max_windows":4294967296}}"#, "host.max_windows to"),
+        (r#"{"devices":{},"host":{"iommus":{}}}"#, "host.iommus to be 1 to 64"),
+        (r#"{"devices":{},"host":{"iommus":[]}}"#, "host.iommus to be an object"),
+        (r#"{"devices":{},"host":{"iommus":{"a":7}}}"#, "host.iommus.a to be an object"),
+        (r#"{"devices":{},"host":{"iommus":{"a":{"msi":1}}}}"#, "host.iommus.a.msi to be"),
+        (r#"{"devices":{"a":{"bdf":"0000:00:03.0","group":1,"iommu":"b"}}}"#, "devices.a.iommu to"),
+        (
+            r#"{"host":{"iommus":{"a":{},"b":{}}},"devices":{"a":{"bdf":"0000:00:03.0","group":1}}}"#,
+            "f:1:46: expected devices.a.iommu to be the name of one of host.iommus",
+        ),
+        (
+            r#"{"devices":{"a":{"bdf":"0000:00:03.0","group":1},"b":{"bdf":"0000:00:03.1","group":1,"doorbell":4096}}}"#,
+            "devices.b.iommu and doorbell to be those of the other devices in its group",
+        ),
+        (
+            r#"{"devices":{"a":{"bdf":"0000:00:03.0","group":1,"controller":"bell"}}}"#,
+            "devices.a.controller to be a known interrupt controller",
+        ),
+        (r#"{"built_in":"moon"}"#, "f:1:13: expected built_in to be one of x86-intel, "),
+        (r#"{"devices":{},"abi":7}"#, "f:1:21: expected abi to be a string"),
         (r#"{"devices":{},"module_params":{"dma_entry_limit":4294967296}}"#, "dma_entry_limit"),
     ];
     for (text, what) in cases {

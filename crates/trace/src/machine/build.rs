@@ -1,20 +1,14 @@
 //! A machine: what a header says, completed by what we know of its platform.
 
-use iommu::host::{InterruptController, Iommu};
-use iommu::{
-    Dialect, Group, Host, IovaRange, Limits, MsiPolicy, PageSizes, Prot, ReservedKind,
-    ReservedRegion,
-};
+use iommu::{Dialect, Host};
 use pci::Bar;
-use serde_json::{Map, Value};
+use vfio::Abi;
 
 use super::facts::{Arch, DeviceKind, Facts, Intx};
 use super::header::{At, BadHeader, Header, HeaderDevice};
+use super::host::host;
 use super::kernel::dialect_of;
 use crate::process::ProcessLayout;
-
-/// Where Linux on Arm puts the MSI window when no region says so.
-const SW_MSI: (u64, u64) = (0x800_0000, 0x80f_ffff);
 
 /// Bytes that a hole of a BAR is filled with at most.
 const MAX_HOLE: u64 = 1 << 20;
@@ -59,16 +53,19 @@ pub(crate) struct Machine {
     pub(crate) layout: ProcessLayout,
     /// `disable_hugepages`, which has no effect that requests see.
     pub(crate) disable_hugepages: bool,
+    /// Which numbers the process speaks.
+    pub(crate) abi: Abi,
     /// What the user should know of how the header was taken.
     pub(crate) notes: Vec<String>,
 }
 
 impl Machine {
-    /// Builds the machine of a header, in its kernel's dialect or the one given.
+    /// Builds the machine of a header, in its kernel's dialect and its ABI or the ones given.
     pub(crate) fn build(
         header: &Header,
         facts: &Facts,
         dialect: Option<&'static Dialect>,
+        abi: Option<Abi>,
     ) -> Result<Self, BadHeader> {
         let mut notes = Vec::new();
         let dialect = match dialect {
@@ -80,9 +77,11 @@ impl Machine {
             let expected = format!("machine to be {}, found {name}", facts.arches());
             return Err(BadHeader { member: "machine".into(), expected });
         };
-        let (host, memory, intx) = host(header, facts, arch, dialect)?;
-        let spec = |d| DeviceSpec { intx, ..spec(d, facts, arch) };
+        let built = host(header, facts, arch, dialect)?;
+        let spec =
+            |d: &HeaderDevice| DeviceSpec { intx: built.intx_of(d.group), ..spec(d, facts, arch) };
         let devices = header.devices.iter().map(spec).collect();
+        let (host, memory) = (built.host, built.memory);
         let layout = ProcessLayout {
             page: header.page_size,
             top: arch.mmap_top.0,
@@ -98,7 +97,8 @@ impl Machine {
             path: "module_params".into(),
         };
         let disable_hugepages = params.flag("disable_hugepages")?.unwrap_or_default();
-        Ok(Self { host, devices, layout, disable_hugepages, notes })
+        let abi = abi.or(header.abi).unwrap_or_else(|| Abi::for_host(&host));
+        Ok(Self { host, devices, layout, disable_hugepages, abi, notes })
     }
 }
 
@@ -129,171 +129,6 @@ fn dialect_for(
             Err(BadHeader { member: "kernel".into(), expected })
         }
     }
-}
-
-/// The host, the memory it has, and where INTx lines lead.
-fn host(
-    header: &Header,
-    facts: &Facts,
-    arch: &Arch,
-    dialect: &'static Dialect,
-) -> Result<(Host, u64, Intx), BadHeader> {
-    let named = header.platform.as_deref().and_then(|name| facts.platform(name));
-    let platform = named.or_else(|| facts.platform(&arch.platform));
-    let mut members = platform.map(|p| p.host.clone()).unwrap_or_default();
-    members.extend(header.host.clone());
-    let at = At { members: &members, top: Some("host"), path: "host".into() };
-    let iommu = iommu(&at, header, facts, dialect)?;
-    let kind = match (named, at.text("controller")?) {
-        (_, Some(kind)) => kind,
-        (Some(platform), None) => platform.controller.clone(),
-        (None, None) if arch.tagged && !iommu.msi_isolated => "gicv2m".into(),
-        (None, None) if arch.tagged => "gicv3-its".into(),
-        (None, None) => "apic".into(),
-    };
-    let Some(controller) = facts.controller(&kind) else {
-        return at.bad("controller", "a known interrupt controller");
-    };
-    let memory = at.number("memory")?.or(named.and_then(|p| p.memory).map(|m| m.0));
-    let intx = named.and_then(|p| p.intx).unwrap_or(controller.intx);
-    let doorbells = &controller.msi_range;
-    let controller = InterruptController {
-        kind,
-        doorbell: at.number("doorbell")?.unwrap_or(controller.doorbell.0),
-        dynamic_msix: controller.dynamic_msix.iter().any(|d| d == dialect.name),
-    };
-    let owners = Owners {
-        iommu: facts.iommu(&iommu.kind).called.unwrap_or_else(|| "the IOMMU".into()),
-        doorbells: doorbells.clone(),
-    };
-    let host = Host {
-        name: header.platform.clone().unwrap_or_else(|| "unnamed".into()),
-        dialect: dialect.clone(),
-        page_size: header.page_size,
-        groups: groups(header, &iommu, &owners),
-        iommus: vec![iommu],
-        controllers: vec![controller],
-        limits: limits(&header.params)?,
-    };
-    Ok((host, memory.unwrap_or(u64::MAX), intx))
-}
-
-fn iommu(
-    at: &At<'_>,
-    header: &Header,
-    facts: &Facts,
-    dialect: &Dialect,
-) -> Result<Iommu, BadHeader> {
-    let kind = at.text("iommu")?.unwrap_or_else(|| "unnamed".into());
-    let pair = |v: &Value| {
-        let [first, last] = v.as_array()?.as_slice() else { return None };
-        let number = |v: &Value| v.as_str().and_then(crate::request::parse_number).or(v.as_u64());
-        IovaRange::new(number(first)?, number(last)?)
-    };
-    let [aperture] = at.list("aperture", 1, pair)?[..] else {
-        return at.bad("aperture", "one pair of first and last address");
-    };
-    let pgsizes = at.number("pgsizes")?.unwrap_or(header.page_size);
-    if pgsizes == 0 {
-        return at.bad("pgsizes", "a bitmap of page sizes, not 0");
-    }
-    let msi = match at.text("msi")?.as_deref() {
-        None | Some("implicit") => MsiPolicy::Implicit,
-        Some("fixed") => MsiPolicy::Fixed { window: window(header) },
-        Some(_) => return at.bad("msi", "implicit or fixed"),
-    };
-    let known = facts.iommu(&kind);
-    let write_only = match at.flag("write_only")? {
-        Some(write_only) => write_only,
-        None => known.write_only.iter().any(|d| d == dialect.name),
-    };
-    Ok(Iommu {
-        aperture,
-        page_sizes: PageSizes(pgsizes),
-        write_only,
-        msi,
-        msi_isolated: at.flag("msi_isolated")?.unwrap_or(true),
-        coherent: at.flag("coherent")?.unwrap_or_default(),
-        nests: known.nests,
-        kind,
-    })
-}
-
-/// The window that a driver chose: sysfs prints it like any MSI range.
-fn window(header: &Header) -> IovaRange {
-    let regions = header.devices.iter().flat_map(|d| &d.reserved);
-    let found = regions.filter(|(_, _, kind)| kind == "msi").map(|&(first, last, _)| (first, last));
-    let (first, last) = found.min().unwrap_or(SW_MSI);
-    IovaRange::new(first, last).unwrap_or(IovaRange::ALL)
-}
-
-/// What reserved ranges are, for people.
-struct Owners {
-    /// The IOMMU, with its article.
-    iommu: String,
-    /// A range in which the interrupt controller keeps doorbells.
-    doorbells: String,
-}
-
-fn groups(header: &Header, iommu: &Iommu, owners: &Owners) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for device in &header.devices {
-        let reserved = || device.reserved.iter().filter_map(|r| region(r, iommu, owners)).collect();
-        let at = match groups.iter().position(|g| g.number == device.group) {
-            Some(at) => at,
-            None => {
-                groups.push(Group {
-                    number: device.group,
-                    iommu: 0,
-                    controller: 0,
-                    devices: Vec::new(),
-                    reserved: reserved(),
-                });
-                groups.len() - 1
-            }
-        };
-        let Some(group) = groups.get_mut(at) else { continue };
-        for name in device.group_devices.iter().chain([&device.bdf]) {
-            if !group.devices.contains(name) {
-                group.devices.push(name.clone());
-            }
-        }
-    }
-    groups
-}
-
-fn region(
-    (first, last, kind): &(u64, u64, String),
-    iommu: &Iommu,
-    owners: &Owners,
-) -> Option<ReservedRegion> {
-    let fixed = matches!(iommu.msi, MsiPolicy::Fixed { .. });
-    let who = &owners.iommu;
-    let (kind, prot, owner) = match kind.as_str() {
-        "direct" => (ReservedKind::Direct, Prot::all(), "memory of the firmware".into()),
-        "direct-relaxable" => (
-            ReservedKind::DirectRelaxable,
-            Prot::all(),
-            "memory of the firmware, used at boot".into(),
-        ),
-        "msi" if fixed => (ReservedKind::SwMsi, Prot::WRITE, format!("the MSI window of {who}")),
-        "msi" => (ReservedKind::Msi, Prot::WRITE, owners.doorbells.clone()),
-        _ => (ReservedKind::Reserved, Prot::empty(), format!("a range that {who} sets aside")),
-    };
-    Some(ReservedRegion { range: IovaRange::new(*first, *last)?, kind, prot, owner })
-}
-
-fn limits(params: &Map<String, Value>) -> Result<Limits, BadHeader> {
-    let at = At { members: params, top: Some("module_params"), path: "module_params".into() };
-    let default = Limits::default();
-    let dma_entry_limit = match at.number("dma_entry_limit")?.map(u32::try_from) {
-        None => default.dma_entry_limit,
-        Some(Ok(limit)) => limit,
-        Some(Err(_)) => return at.bad("dma_entry_limit", "a number of at most 32 bits"),
-    };
-    let unsafe_interrupts = at.flag("allow_unsafe_interrupts")?;
-    let allow_unsafe_interrupts = unsafe_interrupts.unwrap_or(default.allow_unsafe_interrupts);
-    Ok(Limits { dma_entry_limit, allow_unsafe_interrupts })
 }
 
 fn spec(device: &HeaderDevice, facts: &Facts, arch: &Arch) -> DeviceSpec {

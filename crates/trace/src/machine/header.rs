@@ -1,6 +1,7 @@
 //! A trace's first line, read.
 
 use serde_json::{Map, Value};
+use vfio::Abi;
 
 use super::facts::parse_hex;
 use crate::reader::kind;
@@ -27,6 +28,12 @@ pub(crate) struct HeaderDevice {
     pub(crate) name: String,
     pub(crate) bdf: String,
     pub(crate) group: u32,
+    /// The IOMMU's name, where the host has several.
+    pub(crate) iommu: Option<String>,
+    /// The interrupt controller's kind, in place of the IOMMU's.
+    pub(crate) controller: Option<String>,
+    /// The doorbell's physical address, in place of the controller's.
+    pub(crate) doorbell: Option<u64>,
     pub(crate) driver: Option<String>,
     pub(crate) group_devices: Vec<String>,
     pub(crate) reserved: Vec<Reserved>,
@@ -43,6 +50,7 @@ pub(crate) struct Header {
     pub(crate) platform: Option<String>,
     pub(crate) kernel: Option<String>,
     pub(crate) machine: Option<String>,
+    pub(crate) abi: Option<Abi>,
     pub(crate) page_size: u64,
     pub(crate) params: Map<String, Value>,
     pub(crate) host: Map<String, Value>,
@@ -68,7 +76,12 @@ impl Header {
         if !page_size.is_power_of_two() || !(4096..=65536).contains(&page_size) {
             return at.bad("page_size", "a power of two between 4096 and 65536");
         }
+        let abi = match at.text("abi")?.as_deref().map(Abi::named) {
+            Some(None) => return at.bad("abi", "kernel, reviewed or msi-v6"),
+            abi => abi.flatten(),
+        };
         Ok(Self {
+            abi,
             platform: at.text("platform")?,
             kernel: at.text("kernel")?,
             machine: at.text("machine")?,
@@ -118,6 +131,9 @@ impl HeaderDevice {
             reserved: at.list("reserved_regions", 1024, reserved)?,
             resource: triples("resource")?,
             driver: at.text("driver")?,
+            iommu: at.text("iommu")?,
+            controller: at.text("controller")?,
+            doorbell: at.number("doorbell")?,
             reset_method: at.text("reset_method")?,
             bdf,
             group,

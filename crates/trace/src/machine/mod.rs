@@ -3,10 +3,11 @@
 mod build;
 mod facts;
 mod header;
+mod host;
 mod kernel;
 
 pub(crate) use build::{DeviceSpec, Machine};
 pub use facts::Facts;
 pub(crate) use facts::Intx;
-pub(crate) use header::Header;
+pub(crate) use header::{BadHeader, Header};
 pub use kernel::dialect_of;

@@ -2,8 +2,13 @@
 
 use serde_json::{Map, Value};
 
+use uapi::windows::{
+    RESERVED_GROUP_CONTAINER, SOFTVFIO_INFO_CAP_MSI_WINDOWS, SOFTVFIO_INFO_CAP_RESERVED_REGIONS,
+};
+
 use super::answer::{digits, hex};
 use super::{Arg, Op, Stop};
+use crate::names::RESERVED_KINDS;
 
 /// Whose capabilities: the ids belong to the structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,16 @@ pub(super) fn read(
             (Of::Iommu, 3) => {
                 cap.insert("avail".into(), arg.u32(op, at + 8)?.into());
             }
+            (Of::Iommu, SOFTVFIO_INFO_CAP_RESERVED_REGIONS) => {
+                cap.insert("regions".into(), regions(op, arg, at, limit)?);
+            }
+            (Of::Iommu, SOFTVFIO_INFO_CAP_MSI_WINDOWS) => {
+                let head = ["pages_needed", "pages_host", "page_shift", "max_windows"];
+                for (name, at) in head.into_iter().zip((at + 8..).step_by(4)) {
+                    cap.insert(name.into(), arg.u32(op, at)?.into());
+                }
+                cap.insert("windows".into(), windows(op, arg, at, limit)?);
+            }
             (Of::Region, 1) => {
                 cap.insert("sparse".into(), pairs(op, arg, at, limit)?);
             }
@@ -70,4 +85,55 @@ fn pairs(op: &Op<'_>, arg: Arg, at: u64, limit: u32) -> Result<Value, Stop> {
         pairs.push(Value::from(vec![hex(arg.u64(op, pair)?), hex(arg.u64(op, pair + 8)?)]));
     }
     Ok(pairs.into())
+}
+
+/// Reserved regions: start, last, kind, permission, group each.
+fn regions(op: &Op<'_>, arg: Arg, cap: u64, limit: u32) -> Result<Value, Stop> {
+    let mut regions = Vec::new();
+    let size = u64::from(arg.u32(op, cap + 12)?);
+    for i in 0..u64::from(arg.u32(op, cap + 8)?) {
+        let at = cap + 16 + i * size;
+        if size < 32 || at + size > u64::from(limit) {
+            break;
+        }
+        let number = arg.u32(op, at + 16)?;
+        let kind = RESERVED_KINDS.iter().find(|(_, kind)| *kind == number);
+        let group = arg.u32(op, at + 24)?;
+        regions.push(Value::from(vec![
+            hex(arg.u64(op, at)?),
+            hex(arg.u64(op, at + 8)?),
+            kind.map_or(number.into(), |(word, _)| (*word).into()),
+            permission(arg.u32(op, at + 20)?),
+            if group == RESERVED_GROUP_CONTAINER { "container".into() } else { group.into() },
+        ]));
+    }
+    Ok(regions.into())
+}
+
+/// MSI windows: start, last, pages used, permission each.
+fn windows(op: &Op<'_>, arg: Arg, cap: u64, limit: u32) -> Result<Value, Stop> {
+    let mut windows = Vec::new();
+    for i in 0..u64::from(arg.u32(op, cap + 24)?) {
+        let at = cap + 32 + i * 24;
+        if at + 24 > u64::from(limit) {
+            break;
+        }
+        windows.push(Value::from(vec![
+            hex(arg.u64(op, at)?),
+            hex(arg.u64(op, at + 8)?),
+            arg.u32(op, at + 16)?.into(),
+            permission(arg.u32(op, at + 20)?),
+        ]));
+    }
+    Ok(windows.into())
+}
+
+fn permission(bits: u32) -> Value {
+    match bits {
+        0 => "none".into(),
+        1 => "read".into(),
+        2 => "write".into(),
+        3 => "read write".into(),
+        _ => hex(bits),
+    }
 }

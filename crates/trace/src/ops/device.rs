@@ -1,7 +1,10 @@
 //! A device's information, interrupts and reset.
 
+use iommu::FaultReason;
+use serde_json::Value;
 use uapi::ioctl;
 
+use super::answer::hex;
 use super::arg::words;
 use super::calls::open;
 use super::{Answer, Arg, Done, Failure, Op, caps};
@@ -110,6 +113,30 @@ pub(super) fn set_irqs(op: &mut Op<'_>) -> Done {
 pub(super) fn reset(op: &mut Op<'_>) -> Done {
     let fd = op.device()?;
     Ok(Answer::of(&op.world.ioctl(fd, ioctl::VFIO_DEVICE_RESET, 0)))
+}
+
+/// The faults of devices since the last time: no system call, but what a host's log would say.
+pub(super) fn faults(op: &mut Op<'_>) -> Done {
+    op.world.run_devices();
+    let faults = op.world.take_faults().into_iter().map(|(name, fault)| {
+        let access = if fault.access.contains(iommu::Prot::WRITE) { "write" } else { "read" };
+        let reason = match fault.reason {
+            FaultReason::NoDomain => "no-domain",
+            FaultReason::NotMapped => "not-mapped",
+            FaultReason::NotPermitted { .. } => "not-permitted",
+            FaultReason::NotPinned => "not-pinned",
+            FaultReason::Doorbell => "doorbell",
+            FaultReason::UnknownVector => "unknown-vector",
+            FaultReason::MemoryGone => "memory-gone",
+            FaultReason::BusMasterOff => "bus-master-off",
+            _ => "other",
+        };
+        Value::from(vec![name.into(), access.into(), hex(fault.iova), reason.into()])
+    });
+    let faults: Vec<Value> = faults.collect();
+    let mut answer = Answer::ok();
+    answer.put("faults", faults);
+    Ok(answer)
 }
 
 pub(super) fn eventfd(op: &mut Op<'_>) -> Done {

@@ -82,6 +82,7 @@ pub(crate) fn run(world: &mut World, request: Request<'_>) -> Done {
         "irq_info" => device::irq_info(&mut op),
         "set_irqs" => device::set_irqs(&mut op),
         "reset" => device::reset(&mut op),
+        "faults" => device::faults(&mut op),
         "eventfd" => device::eventfd(&mut op),
         "eventfd_read" => device::eventfd_read(&mut op),
         "eventfd_write" => device::eventfd_write(&mut op),

@@ -4,7 +4,7 @@ use uapi::ioctl;
 
 use super::arg::{longs, words};
 use super::{Answer, Arg, Done, Op, Stop, caps};
-use crate::names::{DIRTY_FLAGS, MAP_FLAGS, UNMAP_FLAGS};
+use crate::names::{DIRTY_FLAGS, map_flags, unmap_flags};
 use crate::process::BITMAP;
 use crate::request::parse_number;
 
@@ -15,8 +15,8 @@ const SHOWN: usize = 4096;
 
 pub(super) fn map(op: &mut Op<'_>) -> Done {
     let arg = Arg::new(op)?;
-    let head =
-        words(&[op.request.number32("argsz", 32)?, op.request.flags("flags", MAP_FLAGS, 3)?]);
+    let flags = op.request.flags("flags", map_flags(op.world.abi()), 3)?;
+    let head = words(&[op.request.number32("argsz", 32)?, flags]);
     let vaddr = op.address("vaddr", "0")?;
     let body = longs(&[vaddr, op.request.number("iova", 0)?, op.request.number("size", 0)?]);
     arg.put(op, 0, &[head, body].concat())?;
@@ -33,7 +33,7 @@ pub(super) fn map(op: &mut Op<'_>) -> Done {
 
 pub(super) fn unmap(op: &mut Op<'_>) -> Done {
     let arg = Arg::new(op)?;
-    let flags = op.request.flags("flags", UNMAP_FLAGS, 0)?;
+    let flags = op.request.flags("flags", unmap_flags(op.world.abi()), 0)?;
     let with_bitmap = op.request.has("bitmap_size");
     let argsz = op.request.number32("argsz", if with_bitmap { 48 } else { 24 })?;
     let (iova, size) = (op.request.number("iova", 0)?, op.request.number("size", 0)?);

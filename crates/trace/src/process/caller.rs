@@ -1,6 +1,6 @@
 //! The process as VFIO sees it.
 
-use iommu::{Backing, MmId};
+use iommu::{Backing, Fault, MmId};
 use uapi::Errno;
 use vfio::{BadAddress, BadEvent, Caller, DeviceId, EventId, FdObject, Platform};
 
@@ -32,6 +32,10 @@ impl Platform for Process {
             }
             Part::Zero | Part::Registers => Err(BadAddress),
         })
+    }
+
+    fn fault(&mut self, device: DeviceId, fault: &Fault) {
+        self.add_fault(device, *fault);
     }
 
     fn signal(&mut self, event: EventId) {

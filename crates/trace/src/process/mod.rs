@@ -18,7 +18,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use iommu::{Dialect, PinId};
+use iommu::{Dialect, Fault, PinId};
 use uapi::Errno;
 use vfio::{DeviceId, EventId};
 
@@ -41,6 +41,9 @@ pub(crate) const BITMAP: u64 = 0x10_0000;
 
 /// Bytes for strings and for what the recording program has on its stack.
 pub(crate) const SCRATCH: u64 = 0x2_0000;
+
+/// Faults that are kept until somebody asks.
+const MAX_FAULTS: usize = 256;
 
 /// Bytes between the highest place of a mapping and the strings.
 const STACK: u64 = 0x10_0000;
@@ -84,6 +87,8 @@ pub(crate) struct Process {
     decoding: BTreeMap<DeviceId, bool>,
     /// Files whose last reference has gone and that nobody has been told of.
     released: Vec<File>,
+    /// Faults of devices that nobody has asked for yet.
+    faults: Vec<(DeviceId, Fault)>,
     arena: u64,
     bitmap: u64,
     scratch: u64,
@@ -104,6 +109,7 @@ impl Process {
             memlock: 8 << 20,
             decoding: BTreeMap::new(),
             released: Vec::new(),
+            faults: Vec::new(),
             arena: 0,
             bitmap: 0,
             scratch: 0,
@@ -132,6 +138,18 @@ impl Process {
             offset: 0,
         };
         let _ = self.space.map(at, size, Access::ReadWrite, content);
+    }
+
+    /// Keeps a device's fault, the first ones of many.
+    fn add_fault(&mut self, device: DeviceId, fault: Fault) {
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push((device, fault));
+        }
+    }
+
+    /// The faults since the last time.
+    pub(crate) fn take_faults(&mut self) -> Vec<(DeviceId, Fault)> {
+        std::mem::take(&mut self.faults)
     }
 
     /// Bytes of a page.

@@ -1,6 +1,6 @@
 //! System calls of the process, carried to VFIO: descriptors become objects, refusals errnos.
 
-use devices::{Constant, Edu, Shape};
+use devices::{Constant, Edu, MsiTest, Shape};
 use pci::{Bdf, ConfigSize, ConfigSpace};
 use uapi::Errno;
 use vfio::device::{IntxLine, Mmio, PciFunction};
@@ -13,6 +13,9 @@ use crate::process::{Access, File, Process};
 
 /// Vendor and device of `edu`, as configuration space has them.
 const EDU: [u8; 4] = [0x34, 0x12, 0xe8, 0x11];
+
+/// The same of the MSI test device.
+const MSI_TEST: [u8; 4] = [0x34, 0x12, 0xe9, 0x11];
 
 /// Positions of a device's file are a region's index above, an offset below.
 const REGION_SHIFT: u32 = 40;
@@ -49,6 +52,11 @@ pub(super) fn model(device: &DeviceSpec) -> Box<dyn pci::Device> {
             size,
             &device.bars,
         )));
+    }
+    if device.config.starts_with(&MSI_TEST) {
+        let size = ConfigSize::of(size);
+        let config = ConfigSpace::from_bytes(&device.config, size, &device.bars);
+        return Box::new(MsiTest::with_config(config));
     }
     let constant = |(bar, offset, bytes): &(u8, u64, Vec<u8>)| Constant {
         bar: *bar,

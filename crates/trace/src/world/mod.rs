@@ -5,7 +5,7 @@ mod params;
 
 use std::collections::BTreeSet;
 
-use vfio::{ContainerTable, DeviceId, Driver, ModelTable, System};
+use vfio::{Abi, ContainerTable, DeviceId, Driver, ModelTable, System};
 
 use crate::machine::{DeviceSpec, Machine};
 use crate::process::Process;
@@ -63,6 +63,7 @@ impl World {
     pub(crate) fn new(machine: &Machine) -> Self {
         let functions = machine.devices.iter().map(kernel::function).collect();
         let mut system = System::new(machine.host.clone(), functions);
+        system.set_abi(machine.abi);
         for (id, device) in (0..).map(DeviceId).zip(&machine.devices) {
             if device.driver != "vfio-pci" {
                 system.unbind(id);
@@ -87,6 +88,11 @@ impl World {
         }
     }
 
+    /// Which numbers the process speaks.
+    pub(crate) fn abi(&self) -> Abi {
+        self.system.abi()
+    }
+
     /// The place of the device that requests call `name`.
     pub(crate) fn find_device(&self, name: &str) -> Option<usize> {
         self.devices.iter().position(|d| d.name == name)
@@ -100,6 +106,15 @@ impl World {
     /// Where the memory of that name starts.
     pub(crate) fn memory(&self, name: &str) -> Option<u64> {
         self.memories.iter().find(|(n, _)| n == name).map(|&(_, at)| at)
+    }
+
+    /// Faults of devices since the last time, by the devices' names.
+    pub(crate) fn take_faults(&mut self) -> Vec<(String, iommu::Fault)> {
+        let name = |id: DeviceId| {
+            let device = usize::try_from(id.0).ok().and_then(|i| self.devices.get(i));
+            device.map(|d| d.name.clone()).unwrap_or_default()
+        };
+        self.process.take_faults().into_iter().map(|(id, fault)| (name(id), fault)).collect()
     }
 
     /// Makes a name known; `false` when there are too many.
