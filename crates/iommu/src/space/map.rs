@@ -39,7 +39,11 @@ impl AddressSpace {
         if whole || vaddr.checked_add(range.size().wrapping_sub(1)).is_none() {
             return Err(MapRefusal::VaddrWraps { vaddr, size: range.size() });
         }
-        self.check_aligned(range, vaddr)?;
+        let fields =
+            [(Field::Size, range.size()), (Field::Iova, range.first()), (Field::Vaddr, vaddr)];
+        if let Some((field, value, granule)) = self.misaligned(&fields) {
+            return Err(MapRefusal::Misaligned { field, value, granule });
+        }
 
         let mut mapping = Mapping {
             vaddr,
@@ -100,9 +104,8 @@ impl AddressSpace {
     /// [`MapRefusal::Misaligned`] when `at` is no page boundary, [`MapRefusal::NoEntriesLeft`] when
     /// the second half would be one mapping too many.
     pub fn cut(&mut self, at: u64, env: &mut Env<'_>) -> Result<(), MapRefusal> {
-        let granule = self.page_sizes.smallest();
-        if at & granule.wrapping_sub(1) != 0 {
-            return Err(MapRefusal::Misaligned { field: Field::Iova, value: at, granule });
+        if let Some((field, value, granule)) = self.misaligned(&[(Field::Iova, at)]) {
+            return Err(MapRefusal::Misaligned { field, value, granule });
         }
         let Some((range, &whole)) = self.table.get(at) else { return Ok(()) };
         let (Some(below), Some(above)) = (
@@ -140,16 +143,12 @@ impl AddressSpace {
         Ok(())
     }
 
-    fn check_aligned(&self, range: IovaRange, vaddr: u64) -> Result<(), MapRefusal> {
+    /// The first of a request's numbers that is no multiple of the smallest IOMMU page, and that
+    /// page's size in bytes.
+    pub(super) fn misaligned(&self, fields: &[(Field, u64)]) -> Option<(Field, u64, u64)> {
         let granule = self.page_sizes.smallest();
-        let fields =
-            [(Field::Size, range.size()), (Field::Iova, range.first()), (Field::Vaddr, vaddr)];
-        for (field, value) in fields {
-            if value & granule.wrapping_sub(1) != 0 {
-                return Err(MapRefusal::Misaligned { field, value, granule });
-            }
-        }
-        Ok(())
+        let odd = fields.iter().find(|(_, value)| value & granule.wrapping_sub(1) != 0);
+        odd.map(|(field, value)| (*field, *value, granule))
     }
 }
 

@@ -29,13 +29,10 @@ impl AddressSpace {
     /// 2^64.
     pub fn unmap(&mut self, range: IovaRange, env: &mut Env<'_>) -> u64 {
         let mut bytes = 0u64;
-        self.each_starting_in(range, |space, found| {
-            if let Some((range, mapping)) = space.table.remove(found.first()) {
-                space.removed(range, &mapping, env);
-                bytes = bytes.wrapping_add(range.size());
-            }
-            ControlFlow::<()>::Continue(())
-        });
+        while let Some((found, mapping)) = self.table.remove_first_in(range) {
+            self.removed(found, &mapping, env);
+            bytes = bytes.wrapping_add(found.size());
+        }
         bytes
     }
 

@@ -59,13 +59,10 @@ impl AddressSpace {
         if vaddr.checked_add(range.size().wrapping_sub(1)).is_none() {
             return Err(VaddrRefusal::VaddrWraps { vaddr, size: range.size() });
         }
-        let granule = self.page_sizes.smallest();
         let fields =
             [(Field::Size, range.size()), (Field::Iova, range.first()), (Field::Vaddr, vaddr)];
-        for (field, value) in fields {
-            if value & granule.wrapping_sub(1) != 0 {
-                return Err(VaddrRefusal::Misaligned { field, value, granule });
-            }
+        if let Some((field, value, granule)) = self.misaligned(&fields) {
+            return Err(VaddrRefusal::Misaligned { field, value, granule });
         }
         let Some((existing, &mapping)) = self.table.first_overlap(range) else {
             return Err(VaddrRefusal::NothingMapped { wanted: range });

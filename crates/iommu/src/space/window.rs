@@ -45,11 +45,9 @@ impl AddressSpace {
         if prot.is_empty() {
             return Err(WindowRefusal::NoAccess);
         }
-        let granule = self.page_sizes.smallest();
-        for (field, value) in [(Field::Size, range.size()), (Field::Iova, range.first())] {
-            if value & granule.wrapping_sub(1) != 0 {
-                return Err(WindowRefusal::Misaligned { field, value, granule });
-            }
+        let fields = [(Field::Size, range.size()), (Field::Iova, range.first())];
+        if let Some((field, value, granule)) = self.misaligned(&fields) {
+            return Err(WindowRefusal::Misaligned { field, value, granule });
         }
         if let Some((existing, _)) = self.table.first_overlap(range) {
             return Err(WindowRefusal::Mapped { existing, nearest: self.nearest(range) });
