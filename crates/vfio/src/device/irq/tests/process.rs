@@ -37,21 +37,21 @@ impl Process {
 
 impl Pinner for Process {
     fn pin(&mut self, _vaddr: u64, _size: u64, _write: bool) -> Result<Pinned, PinError> {
-        unimplemented!()
+        unreachable!("interrupt requests only read memory")
     }
 
     fn unpin(&mut self, _pin: PinId) {
-        unimplemented!()
+        unreachable!("interrupt requests only read memory")
     }
 }
 
 impl Platform for Process {
     fn dma_read(&mut self, _at: Backing, _data: &mut [u8]) -> Result<(), BadAddress> {
-        unimplemented!()
+        unreachable!("interrupt requests only read memory")
     }
 
     fn dma_write(&mut self, _at: Backing, _data: &[u8]) -> Result<(), BadAddress> {
-        unimplemented!()
+        unreachable!("interrupt requests only read memory")
     }
 
     fn signal(&mut self, event: EventId) {
@@ -70,7 +70,7 @@ impl Caller for Process {
     }
 
     fn copy_out(&mut self, _addr: u64, _data: &[u8]) -> Result<(), BadAddress> {
-        unimplemented!()
+        unreachable!("interrupt requests only read memory")
     }
 
     fn is_user_range(&self, _addr: u64, _size: u64) -> bool {
@@ -122,6 +122,6 @@ impl Caller for Process {
     }
 
     fn install_device_fd(&mut self, _device: DeviceId) -> Result<i32, Errno> {
-        unimplemented!()
+        unreachable!("interrupt requests only read memory")
     }
 }
