@@ -1,0 +1,11 @@
+//! The door: unmodified programs that use VFIO, on a software IOMMU with emulated devices.
+//!
+//! Linux on x86-64. This crate knows processes, descriptors and memory; what a request means is
+//! `vfio`'s matter.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+pub mod mmio;
+pub mod sandbox;
+#[allow(unsafe_code, reason = "system calls that no safe wrapper has")]
+mod sys;

@@ -1,0 +1,1 @@
+//! Register accesses of clients, one by one: pages that trap.

@@ -1,0 +1,1 @@
+//! Where a client runs: its namespaces, its `/dev` and `/sys`, its system call filter.

@@ -1,0 +1,1 @@
+//! System calls that no safe wrapper has, each as a safe function.
