@@ -116,6 +116,14 @@ impl Platform for Client {
     fn signal(&mut self, event: EventId) {
         assert!(self.events.contains_key(&event), "{event} is signalled and was given back");
     }
+
+    fn put_event(&mut self, event: EventId) {
+        let held = self.events.get_mut(&event).expect("an eventfd is given back once");
+        *held -= 1;
+        if *held == 0 {
+            self.events.remove(&event);
+        }
+    }
 }
 
 impl Pinner for Client {
@@ -191,14 +199,6 @@ impl Caller for Client {
                 Ok(event)
             }
             _ => Err(BadEvent::NotEventfd),
-        }
-    }
-
-    fn put_event(&mut self, event: EventId) {
-        let held = self.events.get_mut(&event).expect("an eventfd is given back once");
-        *held -= 1;
-        if *held == 0 {
-            self.events.remove(&event);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::config::ConfigSpace;
 /// hand them a bus that heeds the Bus Master bit ([`MasterGate`](crate::MasterGate)), and
 /// guarantee `offset + data.len()` lies inside the BAR and that accesses are of 1, 2, 4 or 8 bytes,
 /// naturally aligned.
-pub trait Device {
+pub trait Device: Send {
     /// The physical configuration space.
     fn config(&self) -> &ConfigSpace;
 

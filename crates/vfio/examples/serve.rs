@@ -11,10 +11,10 @@ use iommu::{
     PageSizes, PinError, PinFault, PinId, Pinned, Pinner, Prot, ReservedKind, ReservedRegion,
 };
 use pci::Bdf;
-use softvfio_vfio::device::PciFunction;
+use softvfio_vfio::device::{PciFunction, Upstream};
 use softvfio_vfio::{
-    BadAddress, BadEvent, Caller, ContainerId, ContainerTable, Ctx, DeviceId, EventId, FdObject,
-    GroupId, ModelTable, Platform, Refusal, System,
+    BadAddress, BadEvent, Caller, ContainerId, ContainerTable, Ctx, DeviceId, DeviceTable, EventId,
+    FdObject, GroupId, Platform, Refusal, System,
 };
 use uapi::Errno;
 use uapi::ioctl::{
@@ -75,6 +75,8 @@ impl Platform for Process {
             *self.events.entry(fd).or_default() += 1;
         }
     }
+
+    fn put_event(&mut self, _event: EventId) {}
 }
 
 impl Pinner for Process {
@@ -135,8 +137,6 @@ impl Caller for Process {
         }
     }
 
-    fn put_event(&mut self, _event: EventId) {}
-
     fn event_pending(&self, event: EventId) -> bool {
         i32::try_from(event.0).is_ok_and(|fd| self.events.get(&fd).is_some_and(|n| *n != 0))
     }
@@ -190,7 +190,7 @@ fn host() -> Host {
 struct FrontEnd {
     system: System,
     containers: ContainerTable,
-    models: ModelTable,
+    devices: DeviceTable,
     process: Process,
 }
 
@@ -198,10 +198,11 @@ impl FrontEnd {
     fn new() -> Self {
         let bdf = Bdf::new(0, 0, 3, 0).expect("a device below 32, a function below 8");
         let function = PciFunction::new(bdf, GroupId(1), Edu::bars());
+        let system = System::new(host(), vec![function]);
         Self {
-            system: System::new(host(), vec![function]),
+            devices: DeviceTable::new(&system, vec![Box::new(Edu::new())]),
+            system,
             containers: ContainerTable::default(),
-            models: ModelTable(vec![Box::new(Edu::new())]),
             process: Process::new(),
         }
     }
@@ -226,7 +227,7 @@ impl FrontEnd {
         let mut ctx = Ctx {
             caller: &mut self.process,
             containers: &mut self.containers,
-            models: &mut self.models,
+            devices: &mut self.devices,
         };
         let answer = match object {
             FdObject::Container(id) => self.system.container_ioctl(id, &mut ctx, request, arg),
@@ -250,12 +251,9 @@ impl FrontEnd {
     /// `pwrite(fd, data, offset)` on a device.
     fn pwrite(&mut self, fd: i32, data: &[u8], offset: u64) {
         let FdObject::Device(id) = self.process.fd(fd) else { return };
-        let mut ctx = Ctx {
-            caller: &mut self.process,
-            containers: &mut self.containers,
-            models: &mut self.models,
-        };
-        let written = self.system.device_write(id, &mut ctx, offset, data);
+        let Some(device) = self.devices.get_mut(id) else { return };
+        let mut up = Upstream { containers: &mut self.containers, platform: &mut self.process };
+        let written = device.write(&mut up, offset, data);
         assert_eq!(written, Ok(data.len()));
     }
 }

@@ -4,7 +4,7 @@
 //! its own. Everything that comes from the caller is untrusted: it is copied once, checked, then
 //! used.
 
-use iommu::{Backing, MmId, Pinner};
+use iommu::{Backing, MmId, PinId, Pinner};
 use uapi::Errno;
 
 use crate::{ContainerId, DeviceId, EventId, GroupId};
@@ -55,6 +55,20 @@ pub trait Platform {
     /// Adds 1 to an eventfd.
     fn signal(&mut self, event: EventId);
 
+    /// Drops a reference that [`Caller::get_event`] gave.
+    fn put_event(&mut self, event: EventId);
+
+    /// Sets an eventfd's counter to 0. The kernel reads the counter of an eventfd as it stops
+    /// listening to it (INTx unmask, ioeventfd).
+    fn clear_event(&mut self, _event: EventId) {}
+
+    /// A transfer to or from a pin begins: until [`release`](Self::release) the bytes behind it stay,
+    /// also when the mapping goes. Called while the container is held; the copy is made after that.
+    fn hold(&mut self, _pin: PinId) {}
+
+    /// A transfer that [`hold`](Self::hold) announced is over.
+    fn release(&mut self, _pin: PinId) {}
+
     /// A device refused or lost an access: the report's raw material.
     fn fault(&mut self, _device: DeviceId, _fault: &iommu::Fault) {}
 }
@@ -95,16 +109,9 @@ pub trait Caller: Platform + Pinner {
     /// [`BadEvent`] says what the descriptor is instead.
     fn get_event(&mut self, fd: i32) -> Result<EventId, BadEvent>;
 
-    /// Drops a reference that [`get_event`](Self::get_event) gave.
-    fn put_event(&mut self, event: EventId);
-
     /// Whether the eventfd's counter is not zero (an unmask eventfd that fired before it was
     /// installed).
     fn event_pending(&self, event: EventId) -> bool;
-
-    /// Sets an eventfd's counter to 0. The kernel reads the counter of an eventfd as it stops
-    /// listening to it (INTx unmask, ioeventfd).
-    fn clear_event(&mut self, _event: EventId) {}
 
     /// Gives the caller a new descriptor for a device.
     ///

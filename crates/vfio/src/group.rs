@@ -7,7 +7,7 @@ use iommu::AttachRefusal;
 use uapi::group::{GroupFlags, GroupStatus};
 use uapi::ioctl;
 
-use crate::system::Driver;
+use crate::system::{Bound, Driver};
 use crate::user::{self, Text};
 use crate::{Answer, ContainerId, Ctx, DeviceId, FdObject, GroupId, Refusal, System, planted};
 
@@ -31,7 +31,7 @@ impl System {
     pub fn open_group(&mut self, id: GroupId) -> Result<(), Refusal> {
         let none = Refusal::NoVfioDevice(id);
         let Some(group) = self.groups.get(&id) else { return Err(none) };
-        let bound = |d: &DeviceId| self.device(*d).is_some_and(|d| *d.driver() == Driver::VfioPci);
+        let bound = |d: &DeviceId| self.driver(*d) == Some(&Driver::VfioPci);
         if !group.devices.iter().any(bound) {
             return Err(none);
         }
@@ -158,10 +158,8 @@ impl System {
 
     fn check_viable(&self, id: GroupId) -> Result<(), Refusal> {
         for device in self.groups.get(&id).map_or(&[][..], |g| &g.devices) {
-            if let Some(d) = self.device(*device)
-                && let Driver::Host(driver) = d.driver()
-            {
-                let device = d.function().name.clone();
+            if let Some(Bound { function, driver: Driver::Host(driver) }) = self.bound(*device) {
+                let device = function.name.clone();
                 return Err(Refusal::NotViable { group: id, device, driver: driver.clone() });
             }
         }
@@ -182,7 +180,7 @@ impl System {
         if !has_iommu {
             return Err(Refusal::NoIommu);
         }
-        self.open_device(device, ctx)?;
+        self.open_device(device, container, ctx)?;
         if let Some(group) = self.groups.get_mut(&id) {
             group.open_devices = group.open_devices.saturating_add(1);
         }
@@ -198,11 +196,10 @@ impl System {
     /// The device of a group that a name means: its address, then perhaps options.
     fn find_device(&self, id: GroupId, text: &[u8]) -> Result<DeviceId, Refusal> {
         for device in self.groups.get(&id).map_or(&[][..], |g| &g.devices) {
-            let Some(d) = self.device(*device) else { continue };
-            if *d.driver() != Driver::VfioPci {
+            let Some(Bound { function, driver: Driver::VfioPci }) = self.bound(*device) else {
                 continue;
-            }
-            match text.strip_prefix(d.function().name.as_bytes()) {
+            };
+            match text.strip_prefix(function.name.as_bytes()) {
                 Some([]) => return Ok(*device),
                 Some(rest @ [b' ', ..]) => {
                     // The one option there is, a token, belongs to devices with virtual functions.
@@ -221,9 +218,10 @@ impl System {
 
     /// A device descriptor was closed for good. Nothing happens when none is open.
     pub fn close_device(&mut self, id: DeviceId, ctx: &mut Ctx<'_>) {
-        let Some(device) = self.device(id).filter(|d| d.is_open()) else { return };
-        let group = device.function().group;
-        self.shut_device(id, ctx);
+        let Some(group) = self.function(id).map(|f| f.group) else { return };
+        if !self.shut_device(id, ctx) {
+            return;
+        }
         if let Some(g) = self.groups.get_mut(&group) {
             g.open_devices = g.open_devices.saturating_sub(1);
         }

@@ -23,10 +23,10 @@
 //!     container ──► System::container_ioctl ──► Container ──► Type1 ──► iommu::AddressSpace
 //!     group     ──► System::group_ioctl     ──► joins, leaves, gives device descriptors
 //!     device    ──► System::device_ioctl    ──► Device ──► interrupts, resets, information
-//!                   System::device_read/write ──► regions, configuration space ──► pci::Device
+//!                   Device::read, write, mmio ──► regions, configuration space ──► pci::Device
 //!   Caller      ◄── arguments, descriptors, pins, eventfds
 //!   Containers  ◄── the containers it keeps         (ContainerTable, for one thread)
-//!   Models      ◄── the device models it keeps      (ModelTable, for one thread)
+//!   Devices     ◄── the devices it keeps            (DeviceTable, for one thread)
 //! ```
 //!
 //! # From objects to calls
@@ -37,9 +37,12 @@
 //!    eventfds, what it may lock. [`Platform`], a part of it, is where DMA and interrupts end.
 //! 3. `open("/dev/vfio/vfio")` is [`ContainerTable::open`]; `open("/dev/vfio/N")` is
 //!    [`System::open_group`]. Remember what each descriptor stands for: [`Caller::fd`] is asked.
-//! 4. Pack caller, containers and models into a [`Ctx`] and hand requests on by kind of descriptor:
-//!    [`System::container_ioctl`], [`System::group_ioctl`], [`System::device_ioctl`],
-//!    [`System::device_read`], [`System::device_write`].
+//! 4. Pack caller, containers and devices into a [`Ctx`] and hand requests on by kind of descriptor:
+//!    [`System::container_ioctl`], [`System::group_ioctl`], [`System::device_ioctl`]. Accesses to a
+//!    device's regions, and what it does by itself, are the device's own
+//!    ([`read`](device::Device::read), [`write`](device::Device::write),
+//!    [`mmio`](device::Device::mmio), [`run`](device::Device::run)): they need only what lies
+//!    [upstream](device::Upstream) of it.
 //! 5. An [`Answer`] is a number that is not negative, or a [`Refusal`]: a reason for people, with
 //!    [`Refusal::errno`] for the client.
 //! 6. When the last reference to a descriptor goes: [`ContainerTable::close`],
@@ -50,8 +53,12 @@
 //!
 //! # Locks
 //!
-//! Nothing here locks. A front end with threads locks the [`System`] first, then a model, then a
-//! container; never two containers at once.
+//! Nothing here locks. A front end with threads puts a lock around the [`System`], one around each
+//! device and one around each container. It takes the container's last, never two containers at once,
+//! and does not wait for a device while it has the system: a device may be at work for long, with no
+//! need of the system ([`Devices::change`]). A client's memory is touched in [`Platform::dma_read`] and
+//! [`dma_write`](Platform::dma_write), which no container's lock surrounds, and in
+//! [`Caller::copy_in`] and [`copy_out`](Caller::copy_out), which the front end can serve from copies.
 
 extern crate alloc;
 
@@ -81,5 +88,5 @@ pub use caller::{BadAddress, BadEvent, Caller, FdObject, Platform};
 pub use container::{Container, Type1, Version};
 pub use ids::{ContainerId, DeviceId, EventId, GroupId};
 pub use refusal::{Answer, Refusal};
-pub use stores::{ContainerTable, Containers, ModelTable, Models};
+pub use stores::{ContainerTable, Containers, DeviceTable, Devices};
 pub use system::{Ctx, Driver, Shared, System};

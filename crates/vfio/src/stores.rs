@@ -1,14 +1,15 @@
-//! Where a front end keeps what it locks: containers and device models.
+//! Where a front end keeps what it locks: containers and devices.
 //!
-//! [`System`](crate::System) is the state that all share. Containers and models are kept by the
+//! [`System`](crate::System) is the state that all share. Containers and devices are kept by the
 //! front end, each behind a lock of its own if it has threads; we reach them through these traits,
-//! one at a time and never two containers at once. Lock order: system, then model, then container.
+//! one at a time and never two containers at once.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::{Container, ContainerId, DeviceId};
+use crate::device::Device;
+use crate::{Container, ContainerId, DeviceId, EventId, System};
 
 /// The containers of a front end.
 pub trait Containers {
@@ -19,10 +20,13 @@ pub trait Containers {
     fn read(&mut self, id: ContainerId, f: &mut dyn FnMut(&Container));
 }
 
-/// The device models of a front end.
-pub trait Models {
-    /// Runs `f` on a device's model. Does nothing when there is none by that name.
-    fn model(&mut self, id: DeviceId, f: &mut dyn FnMut(&mut dyn pci::Device));
+/// The devices of a front end.
+pub trait Devices {
+    /// Runs `f` on a device. Does nothing when there is none by that name.
+    ///
+    /// A front end that cannot have the device at once may do nothing, drop the answer, and issue the
+    /// request again when it has the device: no request changes anything before its first device.
+    fn change(&mut self, id: DeviceId, f: &mut dyn FnMut(&mut Device));
 }
 
 /// Containers of a front end with one thread.
@@ -75,14 +79,42 @@ impl Containers for ContainerTable {
     }
 }
 
-/// Models of a front end with one thread, by [`DeviceId`] order.
+/// Devices of a front end with one thread, by [`DeviceId`].
 #[derive(Default)]
-pub struct ModelTable(pub Vec<Box<dyn pci::Device>>);
+pub struct DeviceTable(Vec<Device>);
 
-impl Models for ModelTable {
-    fn model(&mut self, id: DeviceId, f: &mut dyn FnMut(&mut dyn pci::Device)) {
-        if let Some(m) = usize::try_from(id.0).ok().and_then(|i| self.0.get_mut(i)) {
-            f(m.as_mut());
+impl DeviceTable {
+    /// The devices of `system`: its functions, in order, each with its model.
+    #[must_use]
+    pub fn new(system: &System, models: Vec<Box<dyn pci::Device>>) -> Self {
+        let ids = (0..).map(DeviceId);
+        Self(ids.zip(models).filter_map(|(id, model)| system.new_device(id, model)).collect())
+    }
+
+    /// The device by that name.
+    #[must_use]
+    pub fn get(&self, id: DeviceId) -> Option<&Device> {
+        self.0.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// The same, to change.
+    pub fn get_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
+        self.0.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    /// The devices that [watch](Device::watched_events) an eventfd.
+    #[must_use]
+    pub fn watching(&self, event: EventId) -> Vec<DeviceId> {
+        let devices = (0..).map(DeviceId).zip(&self.0);
+        let watching = devices.filter(|(_, d)| d.watched_events().any(|e| e == event));
+        watching.map(|(id, _)| id).collect()
+    }
+}
+
+impl Devices for DeviceTable {
+    fn change(&mut self, id: DeviceId, f: &mut dyn FnMut(&mut Device)) {
+        if let Some(device) = self.get_mut(id) {
+            f(device);
         }
     }
 }

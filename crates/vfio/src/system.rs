@@ -9,7 +9,7 @@ use iommu::{Host, Limits, LockedMemory, Observer};
 
 use crate::device::{Device, PciFunction};
 use crate::group::Group;
-use crate::{Abi, Answer, Caller, ContainerId, Containers, DeviceId, GroupId, Models, Refusal};
+use crate::{Abi, Answer, Caller, ContainerId, Containers, DeviceId, Devices, GroupId, Refusal};
 
 /// What containers share.
 pub struct Shared {
@@ -30,8 +30,8 @@ pub struct Ctx<'a> {
     pub caller: &'a mut dyn Caller,
     /// The front end's containers.
     pub containers: &'a mut dyn Containers,
-    /// The front end's device models.
-    pub models: &'a mut dyn Models,
+    /// The front end's devices.
+    pub devices: &'a mut dyn Devices,
 }
 
 /// The driver a device is bound to.
@@ -61,16 +61,23 @@ impl Driver {
     }
 }
 
-/// The state that every front end's threads share: lock it before a model or a container.
+/// A PCI function and the driver it is bound to.
+pub(crate) struct Bound {
+    pub(crate) function: PciFunction,
+    pub(crate) driver: Driver,
+}
+
+/// The state that all of a front end's threads share.
 pub struct System {
     pub(crate) shared: Shared,
     pub(crate) groups: BTreeMap<GroupId, Group>,
-    pub(crate) devices: Vec<Device>,
+    /// By [`DeviceId`].
+    pub(crate) bound: Vec<Bound>,
 }
 
 impl System {
-    /// A system on `host` with the PCI functions `functions`, all bound to vfio-pci. The model of
-    /// function `n` is the front end's model `n` ([`Models`]).
+    /// A system on `host` with the PCI functions `functions`, all bound to vfio-pci. Function `n` is
+    /// [`DeviceId`] `n`; its device is the front end's to keep ([`new_device`](Self::new_device)).
     #[must_use]
     pub fn new(host: Host, functions: Vec<PciFunction>) -> Self {
         let (abi, limits) = (Abi::for_host(&host), host.limits);
@@ -78,14 +85,14 @@ impl System {
         for group in &host.groups {
             groups.insert(GroupId(group.number), Group::default());
         }
-        let mut devices = Vec::new();
+        let mut bound = Vec::new();
         for (id, function) in (0u32..).map(DeviceId).zip(functions) {
             groups.entry(function.group).or_default().devices.push(id);
-            devices.push(Device::new(id, function));
+            bound.push(Bound { function, driver: Driver::VfioPci });
         }
         let shared =
             Shared { host, abi, limits, locked: LockedMemory::default(), observer: Box::new(()) };
-        Self { shared, groups, devices }
+        Self { shared, groups, bound }
     }
 
     /// What containers share.
@@ -111,16 +118,28 @@ impl System {
         self.shared.host.dialect.full_pool_is_enomem = matches!(abi, Abi::MsiV6);
     }
 
-    /// A device.
+    /// The device of a function with its model, nobody having it open. A front end makes one of
+    /// each function and keeps it.
     #[must_use]
-    pub fn device(&self, id: DeviceId) -> Option<&Device> {
-        self.devices.get(usize::try_from(id.0).ok()?)
+    pub fn new_device(&self, id: DeviceId, model: Box<dyn pci::Device>) -> Option<Device> {
+        let function = self.function(id)?.clone();
+        Some(Device::new(id, function, model, &self.shared.host))
     }
 
-    /// The devices, by [`DeviceId`].
+    pub(crate) fn bound(&self, id: DeviceId) -> Option<&Bound> {
+        self.bound.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// A function.
     #[must_use]
-    pub fn devices(&self) -> &[Device] {
-        &self.devices
+    pub fn function(&self, id: DeviceId) -> Option<&PciFunction> {
+        Some(&self.bound(id)?.function)
+    }
+
+    /// The driver a function is bound to.
+    #[must_use]
+    pub fn driver(&self, id: DeviceId) -> Option<&Driver> {
+        Some(&self.bound(id)?.driver)
     }
 
     /// A request on a container's descriptor.
@@ -147,12 +166,12 @@ impl System {
     /// # Errors
     /// [`Refusal::GroupInUse`] when the driver would do DMA in a group that a user has.
     pub fn bind(&mut self, device: DeviceId, driver: Driver) -> Result<(), Refusal> {
-        let Some(d) = self.device(device) else { return Ok(()) };
+        let Some(bound) = self.bound(device) else { return Ok(()) };
         // A device that has a driver keeps it.
-        if *d.driver() != Driver::None {
+        if bound.driver != Driver::None {
             return Ok(());
         }
-        let group = d.function().group;
+        let group = bound.function.group;
         let in_use = self.groups.get(&group).is_some_and(|g| g.container.is_some());
         if matches!(driver, Driver::Host(_)) && in_use {
             return Err(Refusal::GroupInUse(group));
@@ -167,8 +186,8 @@ impl System {
     }
 
     fn set_driver(&mut self, id: DeviceId, driver: Driver) {
-        if let Some(d) = usize::try_from(id.0).ok().and_then(|i| self.devices.get_mut(i)) {
-            d.set_driver(driver);
+        if let Some(b) = usize::try_from(id.0).ok().and_then(|i| self.bound.get_mut(i)) {
+            b.driver = driver;
         }
     }
 }

@@ -100,10 +100,10 @@ fn d3_turns_memory_off() {
     assert_eq!(read(&mut w, NIC, CONFIG + 0xcc, 2), Ok(vec![3, 0]));
     assert_eq!(read(&mut w, NIC, 0, 4), Err(Errno::EIO));
     let mut data = [0; 4];
-    let load = w.with(|s, ctx| s.device_mmio(NIC, ctx, 0, 0, Mmio::Read(&mut data)));
+    let load = w.device(NIC, |d, up| d.mmio(up, 0, 0, Mmio::Read(&mut data)));
     assert!(load.is_err());
     // Behind the BAR's end too (found by fuzzing).
-    let load = w.with(|s, ctx| s.device_mmio(NIC, ctx, 0, 1 << 20, Mmio::Read(&mut data)));
+    let load = w.device(NIC, |d, up| d.mmio(up, 0, 1 << 20, Mmio::Read(&mut data)));
     assert!(load.is_err());
     write(&mut w, NIC, CONFIG + 0xcc, &[0, 0]).unwrap();
     assert_eq!(read(&mut w, NIC, 0, 4), Ok(bytes("41021418")));
@@ -157,15 +157,15 @@ fn reads_are_as_wide_as_the_kernel_has_them() {
 fn the_msix_table_is_there_for_mappings_only() {
     let mut w = opened(NVME);
     let mut store = |data: &[u8]| {
-        w.with(|s, ctx| s.device_mmio(NVME, ctx, 0, 0x2000, Mmio::Write(data))).unwrap();
+        w.device(NVME, |d, up| d.mmio(up, 0, 0x2000, Mmio::Write(data))).unwrap();
     };
     store(&[1, 2, 3, 4]);
     let mut data = [0; 4];
-    w.with(|s, ctx| s.device_mmio(NVME, ctx, 0, 0x2000, Mmio::Read(&mut data))).unwrap();
+    w.device(NVME, |d, up| d.mmio(up, 0, 0x2000, Mmio::Read(&mut data))).unwrap();
     assert_eq!(data, [1, 2, 3, 4]);
     assert_eq!(read(&mut w, NVME, 0x2000, 4), Ok(vec![0xff; 4]));
     write(&mut w, NVME, 0x2000, &[9; 4]).unwrap();
-    w.with(|s, ctx| s.device_mmio(NVME, ctx, 0, 0x2000, Mmio::Read(&mut data))).unwrap();
+    w.device(NVME, |d, up| d.mmio(up, 0, 0x2000, Mmio::Read(&mut data))).unwrap();
     assert_eq!(data, [1, 2, 3, 4]);
 }
 
@@ -173,7 +173,7 @@ fn the_msix_table_is_there_for_mappings_only() {
 fn what_can_be_mapped() {
     let mut w = opened(NIC);
     let mut mmap = |offset, len, shared| {
-        let answer = w.with(|s, ctx| s.device_mmap(NIC, ctx, offset, len, shared));
+        let answer = w.device(NIC, |d, _| d.mmap(offset, len, shared));
         answer.map(|m| (m.bar, m.range)).map_err(|r| r.errno(&Dialect::V6_12))
     };
     assert_eq!(mmap(0x1000, 0x1_f000, true), Ok((0, 0x1000..0x2_0000)));
@@ -194,7 +194,7 @@ fn what_can_be_mapped() {
 #[test]
 fn bar_0_may_begin_elsewhere() {
     let mut w = opened(EDU);
-    w.with(|s, _| s.set_bar0_base(EDU, 0x10 << 40));
+    w.devices.get_mut(EDU).unwrap().set_bar0_base(0x10 << 40);
     assert_eq!(read(&mut w, EDU, 0x10 << 40, 4), Ok(bytes("ed000001")));
     assert_eq!(read(&mut w, EDU, 0, 4), Err(Errno::EINVAL));
     let info =

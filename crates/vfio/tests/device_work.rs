@@ -78,7 +78,7 @@ fn an_eventfd_writes_a_register() {
     ] {
         assert_eq!(ask(&mut w, flags, at, fd), Err(answer));
     }
-    w.with(|s, ctx| s.device_event(EDU, ctx, EventId(80)));
+    w.device(EDU, |d, up| Ok(d.event_fired(up, EventId(80)))).unwrap();
     assert_eq!(read(&mut w, EDU, 0x24, 4), Ok(vec![5, 0, 0, 0]));
     // Two registers on one eventfd: the kernel writes both before it takes an interrupt.
     w.client.fds.insert(81, FdObject::Other);
@@ -89,7 +89,7 @@ fn an_eventfd_writes_a_register() {
     assert_eq!(ask(&mut w, 8, 0x60, 80), Ok(()));
     assert_eq!(ask(&mut w, 4, 0x61, 80), Ok(()));
     assert_eq!(ask(&mut w, 2, 0x60, 80), Ok(()));
-    w.with(|s, ctx| s.device_event(EDU, ctx, EventId(80)));
+    w.device(EDU, |d, up| Ok(d.event_fired(up, EventId(80)))).unwrap();
     assert_eq!(w.client.signals.get(&EventId(81)), Some(&1));
     assert_eq!(ask(&mut w, 4, 0x60, -1), Ok(()));
 }
@@ -107,7 +107,7 @@ fn eventfds_that_wait_together_are_woken_newest_first() {
     let liveness = |w: &mut World| read(w, EDU, 4, 4).unwrap()[0];
     ask(&mut w, 1, 80).unwrap();
     ask(&mut w, 2, 80).unwrap();
-    w.with(|s, ctx| s.device_event(EDU, ctx, EventId(80)));
+    w.device(EDU, |d, up| Ok(d.event_fired(up, EventId(80)))).unwrap();
     assert_eq!(liveness(&mut w), !1);
     // Signalled before: the new write happens at once, alone; leaving reads the counter.
     w.client.pending.insert(EventId(80));
@@ -140,11 +140,11 @@ fn an_unmask_eventfd_that_is_closed_makes_room() {
     irq(&mut w, 0x24, 80).unwrap();
     irq(&mut w, 0x14, 81).unwrap();
     assert_eq!(irq(&mut w, 0x14, 82), Err(Errno::EBUSY));
-    assert_eq!(w.system.devices_watching(EventId(81)), [EDU]);
+    assert_eq!(w.devices.watching(EventId(81)), [EDU]);
     for closed in [80, 81] {
-        w.with(|s, ctx| s.device_event_closed(EDU, ctx, EventId(closed)));
+        w.device(EDU, |d, up| Ok(d.event_closed(up.platform, EventId(closed)))).unwrap();
     }
-    assert_eq!(w.system.devices_watching(EventId(81)), []);
+    assert_eq!(w.devices.watching(EventId(81)), []);
     assert_eq!(irq(&mut w, 0x14, 82), Ok(()));
 }
 
@@ -218,7 +218,7 @@ fn the_last_close_leaves_the_function_as_it_was() {
 #[test]
 fn closing_once_more_than_opened_leaves_the_others_open() {
     let mut w = opened(SH1);
-    let group = w.system.device(SH1).unwrap().function().group;
+    let group = w.system.function(SH1).unwrap().group;
     w.group_with(group, VFIO_GROUP_GET_DEVICE_FD, b"0000:03:02.0\0").unwrap();
     for _ in 0..2 {
         w.with(|s, ctx| s.close_device(SH1, ctx));
@@ -252,7 +252,7 @@ fn any_request_is_answered() {
                     let data: Vec<u8> = (0..len).map(|_| next() as u8).collect();
                     _ = write(&mut w, device, at, &data);
                 }
-                2 => _ = w.with(|s, ctx| s.device_mmap(device, ctx, at, len as u64, true)),
+                2 => _ = w.device(device, |d, _| d.mmap(at, len as u64, true)),
                 _ => {
                     let mut arg = [next() % 64, next(), next() % 8, next() % 3, next() % 100]
                         .map(|v| (v as u32).to_ne_bytes())

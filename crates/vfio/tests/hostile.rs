@@ -15,9 +15,7 @@ use pci::{Bar, BarKind, Bdf, ConfigSpace};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use softvfio_vfio::device::{IntxLine, Mmio, PciFunction};
-use softvfio_vfio::{
-    ContainerId, DeviceId, Driver, EventId, FdObject, GroupId, ModelTable, System,
-};
+use softvfio_vfio::{ContainerId, DeviceId, Driver, EventId, FdObject, GroupId, System};
 use uapi::{Errno, ioctl};
 
 /// Numbers that something may depend on.
@@ -137,7 +135,7 @@ fn part() -> impl Strategy<Value = Part> {
 }
 
 fn world(host: Host, parts: &[Part]) -> World {
-    let mut models = ModelTable::default();
+    let mut models: Vec<Box<dyn pci::Device>> = Vec::new();
     let mut functions = Vec::new();
     for (bus, part) in (0_u8..).zip(parts) {
         let bdf = Bdf::new(0, bus, 0, 0).unwrap();
@@ -149,7 +147,7 @@ fn world(host: Host, parts: &[Part]) -> World {
         });
         let size = pci::ConfigSize::of(part.config_size);
         let config = ConfigSpace::from_bytes(&part.config, size, &part.bars);
-        models.0.push(if part.edu {
+        models.push(if part.edu {
             Box::new(Edu::with_config(config))
         } else {
             let constant = Constant { bar: 0, offset: u64::MAX, bytes: vec![1; 9] };
@@ -216,7 +214,7 @@ fn put(w: &mut World, at: usize, words: &[u64]) {
 }
 
 fn take(w: &mut World, group: u32, device: u32) {
-    let Some(name) = w.system.device(DeviceId(device)).map(|d| d.function().name.clone()) else {
+    let Some(name) = w.system.function(DeviceId(device)).map(|f| f.name.clone()) else {
         return;
     };
     let name = [name.as_bytes(), &[0]].concat();
@@ -252,31 +250,27 @@ fn run(w: &mut World, step: Step) {
         Step::Transfer { device, region, offset, mut data, write } => {
             let (id, at) = (DeviceId(device), (region << 40).wrapping_add(offset));
             let len = data.len();
-            let moved = w.with(|s, ctx| {
-                if write {
-                    s.device_write(id, ctx, at, &data)
-                } else {
-                    s.device_read(id, ctx, at, &mut data)
-                }
+            let moved = w.device(id, |d, up| {
+                if write { d.write(up, at, &data) } else { d.read(up, at, &mut data) }
             });
             assert!(moved.is_err() || moved.is_ok_and(|n| n <= len));
         }
         Step::Edu { device, register, value } => {
             let data = value.to_le_bytes();
-            let _ = w.with(|s, ctx| s.device_write(DeviceId(device), ctx, register, &data));
+            let _ = w.device(DeviceId(device), |d, up| d.write(up, register, &data));
         }
         Step::Mmap { device, offset, len, shared } => {
-            let _ = w.with(|s, ctx| s.device_mmap(DeviceId(device), ctx, offset, len, shared));
-            w.with(|s, ctx| s.device_decodes_memory(DeviceId(device), ctx));
+            let _ = w.device(DeviceId(device), |d, _| d.mmap(offset, len, shared));
+            let _ = w.device(DeviceId(device), |d, _| Ok(d.decodes_memory()));
         }
         Step::Mmio { device, bar, offset, len, write } => {
             let mut data = vec![0; len];
             let access = if write { Mmio::Write(&data) } else { Mmio::Read(&mut data) };
-            let _ = w.with(|s, ctx| s.device_mmio(DeviceId(device), ctx, bar, offset, access));
+            let _ = w.device(DeviceId(device), |d, up| d.mmio(up, bar, offset, access));
         }
         Step::Event { device, event } => {
-            w.with(|s, ctx| s.device_event(DeviceId(device), ctx, EventId(event)));
-            w.with(|s, ctx| s.device_run(DeviceId(device), ctx));
+            let _ = w.device(DeviceId(device), |d, up| Ok(d.event_fired(up, EventId(event))));
+            let _ = w.device(DeviceId(device), |d, up| Ok(d.run(up)));
         }
         Step::Open(group) => drop(w.system.open_group(GroupId(group))),
         Step::Join(group, container) => {
@@ -292,7 +286,9 @@ fn run(w: &mut World, step: Step) {
             let driver = if host { "e1000e" } else { "vfio-pci" };
             let _ = w.system.bind(DeviceId(device), Driver::named(driver));
         }
-        Step::Bar0(device, base) => w.system.set_bar0_base(DeviceId(device), base),
+        Step::Bar0(device, base) => {
+            let _ = w.device(DeviceId(device), |d, _| Ok(d.set_bar0_base(base)));
+        }
     }
 }
 
@@ -334,7 +330,7 @@ proptest! {
             run(&mut w, step);
         }
         for device in 0..5 {
-            while w.system.device(DeviceId(device)).is_some_and(|d| d.is_open()) {
+            while w.devices.get(DeviceId(device)).is_some_and(|d| d.is_open()) {
                 close(&mut w, 2, device);
             }
         }

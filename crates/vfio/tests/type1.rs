@@ -7,7 +7,7 @@ mod hosts;
 use common::{ARGS, BUF, World};
 use hosts::{AMD, ARM, INTEL, INTEL_39, INTEL_TOO, STRICT, UNSAFE, mixed};
 use iommu::Dialect;
-use softvfio_vfio::{ContainerId, FdObject, GroupId, ModelTable, System};
+use softvfio_vfio::{ContainerId, FdObject, GroupId, System};
 use uapi::ioctl::{
     VFIO_CHECK_EXTENSION, VFIO_GET_API_VERSION, VFIO_GROUP_GET_STATUS, VFIO_GROUP_SET_CONTAINER,
     VFIO_GROUP_UNSET_CONTAINER, VFIO_IOMMU_DIRTY_PAGES, VFIO_IOMMU_GET_INFO, VFIO_IOMMU_MAP_DMA,
@@ -40,7 +40,7 @@ impl Case {
 
     fn empty(dialect: &Dialect) -> Self {
         let system = System::new(mixed(dialect), Vec::new());
-        let mut world = World::new(system, ModelTable::default());
+        let mut world = World::new(system, Vec::new());
         let c = world.open_container(3);
         Self { world, c }
     }

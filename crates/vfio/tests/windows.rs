@@ -11,7 +11,7 @@ use iommu::{
 };
 use pci::Bdf;
 use softvfio_vfio::device::PciFunction;
-use softvfio_vfio::{Abi, ContainerId, DeviceId, EventId, FdObject, GroupId, ModelTable, System};
+use softvfio_vfio::{Abi, ContainerId, DeviceId, EventId, FdObject, GroupId, System};
 use uapi::ioctl::{
     VFIO_CHECK_EXTENSION, VFIO_DEVICE_SET_IRQS, VFIO_GROUP_GET_DEVICE_FD, VFIO_GROUP_SET_CONTAINER,
     VFIO_GROUP_UNSET_CONTAINER, VFIO_IOMMU_GET_INFO, VFIO_IOMMU_MAP_DMA, VFIO_IOMMU_UNMAP_DMA,
@@ -66,7 +66,7 @@ fn machine() -> World {
     };
     let functions = GROUPS.map(function).to_vec();
     let models = GROUPS.map(|_| Box::new(Edu::new()) as Box<dyn pci::Device>);
-    World::new(System::new(host, functions), ModelTable(models.into()))
+    World::new(System::new(host, functions), models.into())
 }
 
 struct Case {
@@ -118,7 +118,7 @@ impl Case {
     }
 
     fn write(&mut self, device: DeviceId, at: u64, data: &[u8]) {
-        let n = self.w.with(|s, ctx| s.device_write(device, ctx, at, data));
+        let n = self.w.device(device, |d, up| d.write(up, at, data));
         assert_eq!(n.unwrap(), data.len());
     }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use devices::{Edu, Shape};
 use iommu::{Dialect, IovaRange, LockedMemory, MmId, Prot, Translation};
 use pci::{Bar, BarKind, Bdf};
-use vfio::device::PciFunction;
-use vfio::{ContainerId, ContainerTable, Ctx, DeviceId, FdObject, GroupId, ModelTable, System};
+use vfio::device::{Device, DeviceRefusal, PciFunction, Upstream};
+use vfio::{ContainerId, ContainerTable, Ctx, DeviceId, DeviceTable, FdObject, GroupId, System};
 
 use crate::client::Client;
 use crate::{hosts, invariants};
@@ -19,13 +19,13 @@ pub(super) struct Machine {
     pub(super) system: System,
     pub(super) client: Client,
     pub(super) containers: ContainerTable,
-    pub(super) models: ModelTable,
+    pub(super) devices: DeviceTable,
 }
 
 impl Machine {
     pub(super) fn new(dialect: &Dialect) -> Self {
         let mut functions = Vec::new();
-        let mut models = ModelTable::default();
+        let mut models: Vec<Box<dyn pci::Device>> = Vec::new();
         for (device, group) in (3u8..).zip(WITH_DEVICE) {
             let bdf = Bdf::new(0, 0, device, 0).expect("a device number below 32");
             // Group 2 has the function with MSI-X and a way to reset it.
@@ -33,17 +33,18 @@ impl Machine {
                 functions.push(
                     PciFunction::new(bdf, GroupId(group), shape_bars()).with_reset_methods("flr"),
                 );
-                models.0.push(Box::new(shape()));
+                models.push(Box::new(shape()));
             } else {
                 functions.push(PciFunction::new(bdf, GroupId(group), Edu::bars()));
-                models.0.push(Box::new(Edu::new()));
+                models.push(Box::new(Edu::new()));
             }
         }
+        let system = System::new(hosts::mixed(dialect, 0x1000), functions);
         Self {
-            system: System::new(hosts::mixed(dialect, 0x1000), functions),
+            devices: DeviceTable::new(&system, models),
+            system,
             client: Client::default(),
             containers: ContainerTable::default(),
-            models,
         }
     }
 
@@ -52,9 +53,19 @@ impl Machine {
         let mut ctx = Ctx {
             caller: &mut self.client,
             containers: &mut self.containers,
-            models: &mut self.models,
+            devices: &mut self.devices,
         };
         f(&mut self.system, &mut ctx)
+    }
+
+    /// Runs `f` on a device and what lies upstream of it.
+    pub(super) fn on_device<R>(
+        &mut self,
+        id: DeviceId,
+        f: impl FnOnce(&mut Device, &mut Upstream<'_>) -> Result<R, DeviceRefusal>,
+    ) -> Result<R, DeviceRefusal> {
+        let device = self.devices.get_mut(id).ok_or(DeviceRefusal::NotThere)?;
+        f(device, &mut Upstream { containers: &mut self.containers, platform: &mut self.client })
     }
 
     /// The containers that have a descriptor or a group.

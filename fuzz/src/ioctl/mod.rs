@@ -5,7 +5,7 @@ mod machine;
 
 use iommu::{Dialect, IovaRange};
 use uapi::ioctl::{self, RequestKind};
-use vfio::device::Mmio;
+use vfio::device::{DeviceRefusal, Mmio};
 use vfio::{Answer, DeviceId, Driver, FdObject, GroupId, Refusal, Version};
 
 use crate::Input;
@@ -224,7 +224,7 @@ fn read(machine: &mut Machine, input: &mut Input<'_>, fd: i32) {
     let Some(device) = machine.device(fd) else { return };
     let (offset, mut data) = (offset(input), vec![0; usize::from(input.u8() % 20)]);
     let room = data.len();
-    let read = machine.with(|system, ctx| system.device_read(device, ctx, offset, &mut data));
+    let read = machine.on_device(device, |d, up| d.read(up, offset, &mut data));
     check_moved(machine, read, room);
 }
 
@@ -233,15 +233,15 @@ fn write(machine: &mut Machine, input: &mut Input<'_>, fd: i32) {
     let offset = offset(input);
     let len = usize::from(input.u8() % 20);
     let data = input.bytes(len);
-    let written = machine.with(|system, ctx| system.device_write(device, ctx, offset, data));
+    let written = machine.on_device(device, |d, up| d.write(up, offset, data));
     check_moved(machine, written, data.len());
 }
 
 /// No more bytes than there are, or a refusal in order.
-fn check_moved(machine: &Machine, moved: Result<usize, Refusal>, room: usize) {
+fn check_moved(machine: &Machine, moved: Result<usize, DeviceRefusal>, room: usize) {
     match moved {
         Ok(bytes) => assert!(bytes <= room),
-        Err(refusal) => check_refusal(machine, &refusal),
+        Err(refusal) => check_refusal(machine, &refusal.into()),
     }
 }
 
@@ -257,11 +257,12 @@ fn dma_of_edu(machine: &mut Machine, input: &mut Input<'_>) {
     let registers = [(0x80, source), (0x88, destination), (0x90, count), (0x98, command | 1)];
     // The command register: decode memory, master the bus.
     let config = uapi::region::region_offset(7) + 4;
-    machine.with(|system, ctx| {
-        let _ = system.device_write(device, ctx, config, &[6, 0]);
+    let _ = machine.on_device(device, |d, up| {
+        let _ = d.write(up, config, &[6, 0]);
         for (at, value) in registers {
-            let _ = system.device_write(device, ctx, at, &value.to_le_bytes());
+            let _ = d.write(up, at, &value.to_le_bytes());
         }
+        Ok(())
     });
 }
 
@@ -269,23 +270,20 @@ fn dma_of_edu(machine: &mut Machine, input: &mut Input<'_>) {
 fn run_devices(machine: &mut Machine, input: &mut Input<'_>) {
     let fd = descriptor(machine, input);
     let Some(device) = machine.device(fd) else { return };
-    let watched: Vec<_> =
-        machine.system.device(device).into_iter().flat_map(|d| d.watched_events()).collect();
     let (at, len, closed) = (offset(input), input.scaled(), input.u8() & 3 == 0);
-    machine.with(|system, ctx| {
-        system.device_run(device, ctx);
-        for event in watched {
+    let _ = machine.on_device(device, |d, up| {
+        d.run(up);
+        for event in d.watched_events().collect::<Vec<_>>() {
             if closed {
-                system.device_event_closed(device, ctx, event);
+                d.event_closed(up.platform, event);
             } else {
-                system.device_event(device, ctx, event);
+                d.event_fired(up, event);
             }
         }
-        if let Ok(part) = system.device_mmap(device, ctx, at, len, true) {
-            let bar = system.device(device).and_then(|d| d.function().bar(part.bar));
-            let pages = bar.map_or(0, |bar| bar.size.next_multiple_of(0x1000));
-            assert!(part.range.end <= pages, "a mapping beyond BAR {}", part.bar);
-        }
+        let part = d.mmap(at, len, true)?;
+        let pages = d.function().bar(part.bar).map_or(0, |bar| bar.size.next_multiple_of(0x1000));
+        assert!(part.range.end <= pages, "a mapping beyond BAR {}", part.bar);
+        Ok(())
     });
 }
 
@@ -298,18 +296,19 @@ fn mmio(machine: &mut Machine, input: &mut Input<'_>) {
     let mut data = [0; 8];
     data.copy_from_slice(&input.u64().to_le_bytes());
     let write = input.u8() & 1 == 0;
-    machine.with(|system, ctx| {
-        let decodes = system.device_decodes_memory(device, ctx);
+    let _ = machine.on_device(device, |d, up| {
+        let decodes = d.decodes_memory();
         let access = if write { Mmio::Write(&data[..size]) } else { Mmio::Read(&mut data[..size]) };
-        let answer = system.device_mmio(device, ctx, bar, at, access);
+        let answer = d.mmio(up, bar, at, access);
         assert!(answer.is_err() || decodes, "a BAR answers that does not decode");
+        answer
     });
 }
 
 /// The administrator binds and unbinds devices that nobody has open.
 fn administer(machine: &mut Machine, input: &mut Input<'_>) {
     let device = DeviceId(u32::from(input.u8() % 4));
-    if machine.system.device(device).is_none_or(|d| d.is_open()) {
+    if machine.devices.get(device).is_none_or(|d| d.is_open()) {
         return;
     }
     machine.system.unbind(device);

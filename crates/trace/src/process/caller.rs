@@ -41,6 +41,14 @@ impl Platform for Process {
     fn signal(&mut self, event: EventId) {
         self.events.signal(event);
     }
+
+    fn put_event(&mut self, event: EventId) {
+        self.events.put(event);
+    }
+
+    fn clear_event(&mut self, event: EventId) {
+        self.read_back(event);
+    }
 }
 
 impl Caller for Process {
@@ -89,16 +97,8 @@ impl Caller for Process {
         }
     }
 
-    fn put_event(&mut self, event: EventId) {
-        self.events.put(event);
-    }
-
     fn event_pending(&self, event: EventId) -> bool {
         self.events.count(event) != 0
-    }
-
-    fn clear_event(&mut self, event: EventId) {
-        self.read_back(event);
     }
 
     fn install_device_fd(&mut self, device: DeviceId) -> Result<i32, Errno> {

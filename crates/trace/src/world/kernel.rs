@@ -3,8 +3,8 @@
 use devices::{Constant, Edu, MsiTest, Shape};
 use pci::{Bdf, ConfigSize, ConfigSpace};
 use uapi::Errno;
-use vfio::device::{IntxLine, Mmio, PciFunction};
-use vfio::{ContainerTable, Ctx, DeviceId, Driver, GroupId, ModelTable, Refusal};
+use vfio::device::{Device, DeviceRefusal, IntxLine, Mmio, PciFunction, Upstream};
+use vfio::{ContainerTable, Ctx, DeviceId, DeviceTable, Driver, GroupId, Refusal};
 
 use super::{DRIVERS, World};
 use crate::machine::{DeviceSpec, Intx};
@@ -71,9 +71,9 @@ pub(super) fn model(device: &DeviceSpec) -> Box<dyn pci::Device> {
 fn ctx<'a>(
     process: &'a mut Process,
     containers: &'a mut ContainerTable,
-    models: &'a mut ModelTable,
+    devices: &'a mut DeviceTable,
 ) -> Ctx<'a> {
-    Ctx { caller: process, containers, models }
+    Ctx { caller: process, containers, devices }
 }
 
 impl World {
@@ -119,14 +119,16 @@ impl World {
     /// Tells VFIO of files whose last reference has gone.
     pub(crate) fn close_released(&mut self) {
         for file in self.process.take_released() {
-            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.table);
             match file {
                 File::Container(id) => self.containers.close(id),
                 File::Group(id) => self.system.close_group(id, &mut ctx),
                 File::Device(id) => self.system.close_device(id, &mut ctx),
                 File::Event(event) => {
-                    for id in self.system.devices_watching(event) {
-                        self.system.device_event_closed(id, &mut ctx, event);
+                    for id in self.table.watching(event) {
+                        if let Some(device) = self.table.get_mut(id) {
+                            device.event_closed(&mut self.process, event);
+                        }
                     }
                 }
                 File::Other => {}
@@ -138,7 +140,7 @@ impl World {
     /// A request on a descriptor.
     pub(crate) fn ioctl(&mut self, fd: i32, request: u32, arg: u64) -> Sys {
         let file = self.process.file(fd).ok_or_else(|| closed(Errno::EBADF, fd))?;
-        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.table);
         let answer = match file {
             File::Container(id) => self.system.container_ioctl(id, &mut ctx, request, arg),
             File::Group(id) => self.system.group_ioctl(id, &mut ctx, request, arg),
@@ -148,6 +150,16 @@ impl World {
             }
         };
         answer.map_err(|refusal| self.refused(&refusal))
+    }
+
+    /// Runs `f` on a device and what lies upstream of it.
+    fn on_device<R>(
+        &mut self,
+        id: DeviceId,
+        f: impl FnOnce(&mut Device, &mut Upstream<'_>) -> Result<R, DeviceRefusal>,
+    ) -> Result<R, DeviceRefusal> {
+        let device = self.table.get_mut(id).ok_or(DeviceRefusal::NotThere)?;
+        f(device, &mut Upstream { containers: &mut self.containers, platform: &mut self.process })
     }
 
     /// The device behind a descriptor that is to be read or written at a position.
@@ -166,17 +178,15 @@ impl World {
     /// `pread`.
     pub(crate) fn pread(&mut self, fd: i32, at: u64, data: &mut [u8]) -> Sys {
         let id = self.device_at(fd, at)?;
-        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
-        let answer = self.system.device_read(id, &mut ctx, at, data);
-        answer.map(count).map_err(|refusal| self.refused(&refusal))
+        let answer = self.on_device(id, |device, up| device.read(up, at, data));
+        answer.map(count).map_err(|refusal| self.refused(&refusal.into()))
     }
 
     /// `pwrite`.
     pub(crate) fn pwrite(&mut self, fd: i32, at: u64, data: &[u8]) -> Sys {
         let id = self.device_at(fd, at)?;
-        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
-        let answer = self.system.device_write(id, &mut ctx, at, data);
-        answer.map(count).map_err(|refusal| self.refused(&refusal))
+        let answer = self.on_device(id, |device, up| device.write(up, at, data));
+        answer.map(count).map_err(|refusal| self.refused(&refusal.into()))
     }
 
     /// The process reads or writes a device's registers through a mapping.
@@ -192,11 +202,10 @@ impl World {
     }
 
     /// An access to the BAR that a position of a device's file lies in.
-    fn mmio(&mut self, id: DeviceId, position: u64, access: Mmio<'_>) -> Result<(), Refusal> {
-        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
+    fn mmio(&mut self, id: DeviceId, position: u64, access: Mmio<'_>) -> Result<(), DeviceRefusal> {
         let bar = u8::try_from(position >> REGION_SHIFT).unwrap_or(u8::MAX);
         let offset = position & ((1 << REGION_SHIFT) - 1);
-        self.system.device_mmio(id, &mut ctx, bar, offset, access)
+        self.on_device(id, |device, up| device.mmio(up, bar, offset, access))
     }
 
     /// `mmap(MAP_SHARED | MAP_FIXED)` of a device's descriptor.
@@ -224,11 +233,11 @@ impl World {
         }
         let id = self.device_at(fd, offset)?;
         let size = size.next_multiple_of(page);
-        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
-        if let Err(refusal) = self.system.device_mmap(id, &mut ctx, offset, size, true) {
+        let mapped = self.on_device(id, |device, _| device.mmap(offset, size, true));
+        if let Err(refusal) = mapped {
             // What was there has made room already.
             let _ = self.process.unmap_memory(at, size);
-            return Err(self.refused(&refusal));
+            return Err(self.refused(&refusal.into()));
         }
         self.regions.insert(id);
         let mapped = self.process.map_region(at, size, access, fd, offset);
@@ -238,8 +247,7 @@ impl World {
     /// Lets the process know which devices decode memory: pins of their BARs depend on it.
     pub(crate) fn note_decoding(&mut self) {
         for id in self.regions.iter().copied() {
-            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
-            let on = self.system.device_decodes_memory(id, &mut ctx);
+            let on = self.table.get(id).is_some_and(Device::decodes_memory);
             self.process.set_decoding(id, on);
         }
     }
@@ -247,11 +255,10 @@ impl World {
     /// Lets every device finish what it does on its own.
     pub(crate) fn run_devices(&mut self) {
         for id in (0..).map(DeviceId).take(self.devices.len()) {
-            let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
-            let mut rounds = 0;
-            while self.system.device_run(id, &mut ctx) && rounds < MAX_ROUNDS {
-                rounds += 1;
-            }
+            let _ = self.on_device(id, |device, up| {
+                (0..=MAX_ROUNDS).any(|_| !device.run(up));
+                Ok(())
+            });
         }
     }
 
@@ -261,14 +268,16 @@ impl World {
             let signalled = self.process.take_signalled();
             let mut delivered = false;
             for event in signalled {
-                let watchers = self.system.devices_watching(event);
+                let watchers = self.table.watching(event);
                 if !watchers.is_empty() {
                     self.process.read_back(event);
                     delivered = true;
                 }
                 for id in watchers {
-                    let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.models);
-                    self.system.device_event(id, &mut ctx, event);
+                    let _ = self.on_device(id, |device, up| {
+                        device.event_fired(up, event);
+                        Ok(())
+                    });
                 }
             }
             if !delivered {
@@ -292,7 +301,7 @@ impl World {
     /// Writes a device's address to its driver's `unbind`.
     pub(crate) fn unbind(&mut self, device: usize) -> Sys<()> {
         let id = device_id(device);
-        if self.system.device(id).is_none_or(|d| *d.driver() == Driver::None) {
+        if self.system.driver(id).is_none_or(|d| *d == Driver::None) {
             return Err(Failure::new(Errno::ENOENT, "the device has no driver"));
         }
         self.needs_root()?;

@@ -5,7 +5,7 @@ mod params;
 
 use std::collections::BTreeSet;
 
-use vfio::{Abi, ContainerTable, DeviceId, Driver, ModelTable, System};
+use vfio::{Abi, ContainerTable, DeviceId, DeviceTable, Driver, System};
 
 use crate::machine::{DeviceSpec, Machine};
 use crate::process::Process;
@@ -44,7 +44,8 @@ const DRIVERS: [&str; 3] = ["pci-stub", "e1000", "e1000e"];
 pub(crate) struct World {
     system: System,
     containers: ContainerTable,
-    models: ModelTable,
+    /// The devices' state on this side.
+    table: DeviceTable,
     /// The process.
     pub(crate) process: Process,
     /// The devices; their places are their [`DeviceId`]s.
@@ -63,6 +64,7 @@ impl World {
     pub(crate) fn new(machine: &Machine) -> Self {
         let functions = machine.devices.iter().map(kernel::function).collect();
         let mut system = System::new(machine.host.clone(), functions);
+        let models = machine.devices.iter().map(kernel::model).collect();
         system.set_abi(machine.abi);
         for (id, device) in (0..).map(DeviceId).zip(&machine.devices) {
             if device.driver != "vfio-pci" {
@@ -76,7 +78,7 @@ impl World {
             group: d.group,
         };
         Self {
-            models: ModelTable(machine.devices.iter().map(kernel::model).collect()),
+            table: DeviceTable::new(&system, models),
             process: Process::new(machine.layout.clone(), &machine.host.dialect),
             devices: machine.devices.iter().map(named).collect(),
             containers: ContainerTable::default(),

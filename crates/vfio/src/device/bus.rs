@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use iommu::{Backing, Fault, FaultReason, Prot, Translation};
+use iommu::{Backing, Fault, FaultReason, PinId, Prot, Translation};
 use pci::{Aborted, DmaBus};
 
 use super::Irqs;
@@ -61,6 +61,22 @@ impl Platform for Signals<'_> {
     fn fault(&mut self, device: DeviceId, fault: &Fault) {
         self.platform.fault(device, fault);
     }
+
+    fn put_event(&mut self, event: EventId) {
+        self.platform.put_event(event);
+    }
+
+    fn clear_event(&mut self, event: EventId) {
+        self.platform.clear_event(event);
+    }
+
+    fn hold(&mut self, pin: PinId) {
+        self.platform.hold(pin);
+    }
+
+    fn release(&mut self, pin: PinId) {
+        self.platform.release(pin);
+    }
 }
 
 /// A device's way to memory and to its interrupts, for the time of one access to its registers.
@@ -70,7 +86,7 @@ pub(crate) struct DeviceBus<'a> {
     pub(crate) device: DeviceId,
     /// The device's group, by number.
     pub(crate) group: u32,
-    pub(crate) container: Option<ContainerId>,
+    pub(crate) container: ContainerId,
     pub(crate) containers: &'a mut dyn Containers,
     pub(crate) platform: &'a mut dyn Platform,
     pub(crate) irqs: &'a mut Irqs,
@@ -97,8 +113,9 @@ enum Reached {
 }
 
 impl DeviceBus<'_> {
-    /// Goes through the transfer of `len` bytes at `addr` piece by piece; `copy` moves a piece
-    /// of memory while the container is held.
+    /// Goes through the transfer of `len` bytes at `addr` piece by piece. `copy` moves a piece of
+    /// memory while its pin is held, and nothing else: reaching a client's memory may take the client's
+    /// help, and the client may need the container for it.
     fn transfer(
         &mut self,
         addr: u64,
@@ -109,31 +126,42 @@ impl DeviceBus<'_> {
     ) {
         let mut start = 0;
         while start < len {
-            let mut piece = None;
             let left = len.saturating_sub(start);
             let at = u64::try_from(start).ok().and_then(|start| addr.checked_add(start));
             let iova = at.unwrap_or(u64::MAX);
             let fault = |reason| Fault { iova, access, reason };
+            let mut found = Err(fault(FaultReason::NoDomain));
             let (group, platform) = (self.group, &mut *self.platform);
-            if let (Some(id), Some(iova)) = (self.container, at) {
-                self.containers.read(id, &mut |container| {
+            if at.is_some() {
+                self.containers.read(self.container, &mut |container| {
                     let Some(type1) = container.type1() else { return };
-                    piece = Some(match type1.space().translate(group, iova, access) {
-                        Ok(Translation::Memory { at, bytes }) => {
-                            let room = usize::try_from(bytes.wrapping_sub(1)).unwrap_or(usize::MAX);
-                            let n = left.min(room.saturating_add(1));
-                            let moved = copy(platform, at, start, n);
-                            let gone = fault(FaultReason::MemoryGone);
-                            (n, if moved { Ok(Reached::Memory) } else { Err(gone) })
-                        }
-                        Ok(Translation::Doorbell { address }) => {
-                            (left.min(to_page_end(iova)), Ok(Reached::Doorbell { iova, address }))
-                        }
-                        Err(fault) => (left.min(to_page_end(iova)), Err(fault)),
-                    });
+                    found = type1.space().translate(group, iova, access);
+                    if let Ok(Translation::Memory { at, .. }) = found {
+                        platform.hold(at.pin);
+                    }
                 });
             }
-            let (n, outcome) = piece.unwrap_or((left, Err(fault(FaultReason::NoDomain))));
+            let (n, outcome) = match found {
+                Ok(Translation::Memory { at, bytes }) => {
+                    let room = usize::try_from(bytes.wrapping_sub(1)).unwrap_or(usize::MAX);
+                    let n = left.min(room.saturating_add(1));
+                    let moved = copy(self.platform, at, start, n);
+                    self.platform.release(at.pin);
+                    (
+                        n,
+                        if moved {
+                            Ok(Reached::Memory)
+                        } else {
+                            Err(fault(FaultReason::MemoryGone))
+                        },
+                    )
+                }
+                Ok(Translation::Doorbell { address }) => {
+                    (left.min(to_page_end(iova)), Ok(Reached::Doorbell { iova, address }))
+                }
+                Err(fault) if fault.reason == FaultReason::NoDomain => (left, Err(fault)),
+                Err(fault) => (left.min(to_page_end(iova)), Err(fault)),
+            };
             done(self, Piece { start, len: n, outcome });
             // A piece has at least one byte, so that this ends.
             start = start.saturating_add(n.max(1));

@@ -5,7 +5,7 @@ use uapi::region::RegionIndex;
 
 use super::info::at_least;
 use super::{Device, DeviceEnv, DeviceRefusal};
-use crate::{BadEvent, Caller, EventId, user};
+use crate::{BadEvent, Caller, EventId, Platform, user};
 
 /// Low power as the user asked for it. An emulated function loses nothing in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,9 +24,9 @@ impl LowPower {
     }
 
     /// Ends it without a signal.
-    pub(super) fn end(&mut self, caller: &mut dyn Caller) {
+    pub(super) fn end(&mut self, platform: &mut dyn Platform) {
         if let Self::UntilWoken(event) = core::mem::take(self) {
-            caller.put_event(event);
+            platform.put_event(event);
         }
     }
 }
@@ -38,12 +38,12 @@ const DMA_BUF_DATA: u32 = 16;
 
 impl Device {
     /// Every request and access wakes the device.
-    pub(super) fn wake(&mut self, env: &mut DeviceEnv<'_>) {
+    pub(super) fn wake(&mut self, platform: &mut dyn Platform) {
         if let Some(open) = &mut self.open
             && let LowPower::UntilWoken(event) = open.low_power
         {
-            env.caller.signal(event);
-            open.low_power.end(env.caller);
+            platform.signal(event);
+            open.low_power.end(platform);
         }
     }
 

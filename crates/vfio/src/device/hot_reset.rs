@@ -20,7 +20,7 @@ impl System {
             let addresses = group.devices.iter().filter_map(|name| name.parse().ok());
             found.extend(addresses.map(|bdf| (bdf, GroupId(group.number))));
         }
-        let functions = self.devices().iter().map(|d| (d.function().bdf, d.function().group));
+        let functions = self.bound.iter().map(|b| (b.function.bdf, b.function.group));
         found.extend(functions);
         found.retain(|(other, _)| other.same_bus(bdf));
         found.sort_unstable();
@@ -66,7 +66,7 @@ impl System {
 
     /// The functions that a reset of a device's bus affects.
     fn affected(&self, id: DeviceId) -> Result<Vec<(Bdf, GroupId)>, DeviceRefusal> {
-        let function = self.device(id).ok_or(DeviceRefusal::NotThere)?.function();
+        let function = self.function(id).ok_or(DeviceRefusal::NotThere)?;
         if function.on_root_bus {
             return Err(DeviceRefusal::NoBusReset);
         }
@@ -98,21 +98,19 @@ impl System {
         let groups = groups(ctx, arg.wrapping_add(HotReset::MIN_ARGSZ.into()), given)?;
         let mut devices = Vec::new();
         for (bdf, group) in affected {
-            let mut bound = (0..).map(DeviceId).zip(self.devices());
-            let found = bound.find(|(_, d)| d.function().bdf == bdf);
-            let ours = found.filter(|(_, d)| *d.driver() == Driver::VfioPci);
+            let mut bound = (0..).map(DeviceId).zip(&self.bound);
+            let found = bound.find(|(_, b)| b.function.bdf == bdf);
+            let ours = found.filter(|(_, b)| b.driver == Driver::VfioPci);
             match ours {
                 Some((id, _)) if groups.contains(&group) => devices.push(id),
                 _ => return Err(DeviceRefusal::NotOwned(bdf.to_string())),
             }
         }
-        let link_comes_back = self.device(id).is_some_and(|d| d.function().link_comes_back);
+        let link_comes_back = self.function(id).is_some_and(|f| f.link_comes_back);
         for id in devices {
             self.on_device(id, ctx, |device, env| {
-                if device.is_open() {
-                    return device.reset_function(env);
-                }
-                env.with_model(id, |model, _| super::reset::reset(model))
+                device.reset_with_bus(env.caller);
+                Ok(())
             })?;
         }
         if link_comes_back { Ok(0) } else { Err(DeviceRefusal::LinkLost) }

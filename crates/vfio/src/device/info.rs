@@ -61,7 +61,7 @@ impl Device {
                 (u64::try_from(len).unwrap_or(0), RegionFlags::READ | RegionFlags::WRITE)
             }
             RegionIndex::Rom => {
-                let exists = env.with_model(self.id, |model, _| !model.rom().is_empty())?;
+                let exists = !self.model.rom().is_empty();
                 match self.function.bar(6).filter(|_| exists) {
                     Some(rom) => (rom.size, RegionFlags::READ),
                     None => (0, RegionFlags::empty()),
@@ -72,7 +72,7 @@ impl Device {
                 match self.function.bar(number) {
                     Some(bar) => {
                         let mut flags = RegionFlags::READ | RegionFlags::WRITE;
-                        if self.is_mappable(&bar, env.shared.host.page_size) {
+                        if self.is_mappable(&bar) {
                             flags |= RegionFlags::MMAP;
                             let table = &self.opened()?.msix_table;
                             if table.as_ref().is_some_and(|(bar, _)| *bar == number) {
@@ -115,11 +115,8 @@ impl Device {
         let no_such = DeviceRefusal::NoSuchIrq(info.index);
         at_least(info.argsz, IrqInfo::MIN_ARGSZ)?;
         let index = IrqIndex::try_from(info.index).map_err(|_| no_such.clone())?;
-        let dynamic_msix = env.dynamic_msix();
-        let kind = env.with_model(self.id, |model, env| {
-            IrqKind::of(index, model, &env.shared.host.dialect, dynamic_msix)
-        })?;
-        let kind = kind.ok_or(no_such)?;
+        let (model, dialect) = (self.model.as_ref(), &env.shared.host.dialect);
+        let kind = IrqKind::of(index, model, dialect, self.dynamic_msix).ok_or(no_such)?;
         info.flags = kind.flags.bits();
         info.count = kind.count;
         user::write(env.caller, arg, &info, size_of::<IrqInfo>())?;

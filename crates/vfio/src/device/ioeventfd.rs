@@ -8,8 +8,8 @@ use uapi::region::RegionIndex;
 use super::bus::Interrupts;
 use super::info::at_least;
 use super::region::answers;
-use super::{Device, DeviceEnv, DeviceRefusal};
-use crate::{BadEvent, Caller, EventId, user};
+use super::{Device, DeviceEnv, DeviceRefusal, Upstream};
+use crate::{BadEvent, EventId, Platform, user};
 
 /// As many as one device may have.
 const MOST: usize = 1000;
@@ -32,17 +32,17 @@ pub(super) struct IoEvents(Vec<(Write, EventId)>);
 
 impl IoEvents {
     /// Gives every eventfd back.
-    pub(super) fn clear(&mut self, caller: &mut dyn Caller) {
+    pub(super) fn clear(&mut self, platform: &mut dyn Platform) {
         for (_, event) in self.0.drain(..) {
-            stop_listening(caller, event);
+            stop_listening(platform, event);
         }
     }
 }
 
 /// Gives an eventfd back. Its counter is lost: the kernel reads it as it leaves.
-fn stop_listening(caller: &mut dyn Caller, event: EventId) {
-    caller.clear_event(event);
-    caller.put_event(event);
+fn stop_listening(platform: &mut dyn Platform, event: EventId) {
+    platform.clear_event(event);
+    platform.put_event(event);
 }
 
 impl Device {
@@ -82,7 +82,7 @@ impl Device {
         let event = event.map_err(|why| DeviceRefusal::BadEvent { fd, why })?;
         events.push((write, event));
         if env.caller.event_pending(event) {
-            self.write_registers(env, &[write]);
+            self.write_registers(&mut env.upstream(), &[write]);
         }
         Ok(0)
     }
@@ -114,17 +114,17 @@ impl Device {
 
     /// An eventfd of [`io_events`](Self::io_events) fired: does its writes, the newest first, as the
     /// kernel wakes those who wait.
-    pub(super) fn io_event_fired(&mut self, env: &mut DeviceEnv<'_>, event: EventId) {
+    pub(super) fn io_event_fired(&mut self, up: &mut Upstream<'_>, event: EventId) {
         let Ok(open) = self.opened() else { return };
         let fired = open.io_events.0.iter().rev().filter(|(_, e)| *e == event);
         let writes: Vec<Write> = fired.map(|(write, _)| *write).collect();
-        self.write_registers(env, &writes);
+        self.write_registers(up, &writes);
     }
 
     /// Writes registers. Where memory decoding is off the writes are lost.
-    fn write_registers(&mut self, env: &mut DeviceEnv<'_>, writes: &[Write]) {
+    fn write_registers(&mut self, up: &mut Upstream<'_>, writes: &[Write]) {
         // Nobody waits for an answer.
-        let _ = self.on_bus_with(env, Interrupts::Held, |model, bus, config| {
+        let _ = self.on_bus_with(up, Interrupts::Held, |model, bus, config| {
             for Write { bar, is_memory, offset, data, width } in writes.iter().copied() {
                 let bytes = data.to_le_bytes();
                 let bytes = bytes.get(..usize::try_from(width).unwrap_or(0)).unwrap_or(&[]);

@@ -6,7 +6,7 @@ use pci::Bar;
 use uapi::region::RegionIndex;
 
 use super::region::memory_on;
-use super::{Device, DeviceEnv, DeviceRefusal};
+use super::{Device, DeviceRefusal, Open, Upstream};
 
 /// A part of a BAR that a client may map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,9 +20,9 @@ pub struct Mappable {
 
 impl Device {
     /// Whether a BAR can be mapped: memory, and whole pages of its own.
-    pub(super) const fn is_mappable(&self, bar: &Bar, page_size: u64) -> bool {
-        let in_page = page_size.wrapping_sub(1);
-        bar.is_memory() && (bar.size >= page_size || bar.start & in_page == 0)
+    pub(super) const fn is_mappable(&self, bar: &Bar) -> bool {
+        let in_page = self.page_size.wrapping_sub(1);
+        bar.is_memory() && (bar.size >= self.page_size || bar.start & in_page == 0)
     }
 
     /// Checks an `mmap` of `len` bytes at `offset` of the descriptor's file.
@@ -32,23 +32,16 @@ impl Device {
     /// # Errors
     /// Private mappings, other regions than BARs, BARs that cannot be mapped, and ranges beyond
     /// the end: all `EINVAL`.
-    pub(crate) fn mmap(
-        &self,
-        env: &DeviceEnv<'_>,
-        offset: u64,
-        len: u64,
-        shared: bool,
-    ) -> Result<Mappable, DeviceRefusal> {
-        let page_size = env.shared.host.page_size;
+    pub fn mmap(&self, offset: u64, len: u64, shared: bool) -> Result<Mappable, DeviceRefusal> {
         let (index, start) = self.split_offset(offset)?;
         if !shared {
             return Err(DeviceRefusal::NotMappable("the mapping is private"));
         }
         let bar = RegionIndex::try_from(index).ok().and_then(RegionIndex::bar);
         let number = bar.ok_or(DeviceRefusal::NotMappable("the region is no BAR"))?;
-        let bar = self.function.bar(number).filter(|bar| self.is_mappable(bar, page_size));
+        let bar = self.function.bar(number).filter(|bar| self.is_mappable(bar));
         let bar = bar.ok_or(DeviceRefusal::NotMappable("the BAR has no whole pages of memory"))?;
-        let in_page = page_size.wrapping_sub(1);
+        let in_page = self.page_size.wrapping_sub(1);
         let pages_end = bar.size.saturating_add(in_page) & !in_page;
         let end = len.checked_add(in_page).map(|len| len & !in_page);
         let end = end.and_then(|len| start.checked_add(len)).filter(|end| *end <= pages_end);
@@ -57,11 +50,13 @@ impl Device {
     }
 
     /// Whether an access to a mapped BAR would reach the function now. Where not, it is a
-    /// `SIGBUS`, and pinning the mapping an `EFAULT`.
-    pub(crate) fn decodes_memory(&self, env: &mut DeviceEnv<'_>) -> bool {
-        let Some(open) = &self.open else { return false };
-        let on = env.with_model(self.id, |model, _| memory_on(&open.config, model.config()));
-        !open.low_power.is_entered() && on.unwrap_or(false)
+    /// `SIGBUS`, and pinning the mapping fails ([`PinFault::DeviceOff`](iommu::PinFault::DeviceOff)).
+    #[must_use]
+    pub fn decodes_memory(&self) -> bool {
+        let decodes = |open: &Open| {
+            !open.low_power.is_entered() && memory_on(&open.config, self.model.config())
+        };
+        self.open.as_ref().is_some_and(decodes)
     }
 
     /// An access to a mapped BAR, of any width. It reaches all of the BAR, the MSI-X table too;
@@ -70,32 +65,32 @@ impl Device {
     /// # Errors
     /// [`DeviceRefusal::MemoryOff`] where an access is a `SIGBUS`: the function does not decode
     /// memory, or is in low power.
-    pub(crate) fn mmio(
+    pub fn mmio(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         bar: u8,
         offset: u64,
         access: Mmio<'_>,
     ) -> Result<(), DeviceRefusal> {
         self.opened()?;
         // Also behind a BAR's end: whether a page is there does not depend on what is in it.
-        if !self.decodes_memory(env) {
+        if !self.decodes_memory() {
             return Err(DeviceRefusal::MemoryOff);
         }
         let len = match &access {
             Mmio::Read(data) => data.len(),
             Mmio::Write(data) => data.len(),
         };
-        let mut span = self.span(env, bar, offset, len);
+        let mut span = self.span(bar, offset, len);
         if let Ok(span) = &mut span {
             (span.excluded, span.width) = (0..0, 8);
         }
         match (access, span) {
             (Mmio::Read(data), Ok(span)) => {
                 data.fill(0xff);
-                self.read_span(env, &span, data)
+                self.read_span(up, &span, data)
             }
-            (Mmio::Write(data), Ok(span)) => self.write_span(env, &span, data),
+            (Mmio::Write(data), Ok(span)) => self.write_span(up, &span, data),
             (Mmio::Read(data), Err(_)) => {
                 data.fill(0xff);
                 Ok(())

@@ -8,9 +8,10 @@
 //!   DMA and MSIs ◄── bus (translation, doorbells) ◄── the model (pci::Device)
 //! ```
 //!
-//! The function itself is a model that the front end keeps ([`Models`](crate::Models)); a [`Device`]
-//! is the state on this side. Orders of checks are the kernel's, from recorded traces and
-//! kernel-semantics section 7.
+//! The function itself is a model ([`pci::Device`]). What needs the rest of the system goes through
+//! [`System`](crate::System); accesses to regions and what the function does by itself need only what
+//! lies [`Upstream`] of it, so that a front end with threads can let devices work side by side. Orders
+//! of checks are the kernel's, from recorded traces and kernel-semantics section 7.
 
 mod bus;
 mod config;
@@ -27,13 +28,16 @@ mod region;
 mod requests;
 mod reset;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use iommu::{Dialect, Host};
 use pci::regs::{self, cap, pm};
 use pci::{Command, DmaBus, MasterGate, MsixTable};
 use uapi::ioctl;
 
+pub use env::Upstream;
 pub use function::{IntxLine, PciFunction, ResetMethod};
 pub use irq::{Doorbells, IrqEnv, IrqKind, IrqRefusal, Irqs};
 pub use mmap::{Mappable, Mmio};
@@ -45,13 +49,17 @@ use self::env::DeviceEnv;
 use self::feature::LowPower;
 use self::ioeventfd::IoEvents;
 use self::reset::Saved;
-use crate::{DeviceId, Driver, EventId};
+use crate::{ContainerId, DeviceId, EventId, Platform};
 
 /// A PCI function that can be had through its group.
 pub struct Device {
     id: DeviceId,
     function: PciFunction,
-    driver: Driver,
+    model: Box<dyn pci::Device>,
+    page_size: u64,
+    dialect: Dialect,
+    /// The interrupt controller adds vectors to live MSI-X.
+    dynamic_msix: bool,
     /// Where BAR 0 begins in the device descriptor's file, in bytes.
     bar0_base: u64,
     opens: u32,
@@ -60,6 +68,8 @@ pub struct Device {
 
 /// What there is between first open and last close.
 struct Open {
+    /// The container the group is in: it stays there as long as a device is open.
+    container: ContainerId,
     config: VirtualConfig,
     /// The BAR that holds the MSI-X table, and the table's bytes in it.
     msix_table: Option<(u8, Range<u64>)>,
@@ -75,10 +85,26 @@ struct Open {
 }
 
 impl Device {
-    /// A device bound to vfio-pci that nobody has open. `id` names its model.
-    #[must_use]
-    pub const fn new(id: DeviceId, function: PciFunction) -> Self {
-        Self { id, function, driver: Driver::VfioPci, bar0_base: 0, opens: 0, open: None }
+    /// A device that nobody has open.
+    pub(crate) fn new(
+        id: DeviceId,
+        function: PciFunction,
+        model: Box<dyn pci::Device>,
+        host: &Host,
+    ) -> Self {
+        let controller = host.group(function.group.0).map(|g| g.controller);
+        let controller = controller.and_then(|c| host.controllers.get(c));
+        Self {
+            id,
+            function,
+            model,
+            page_size: host.page_size,
+            dialect: host.dialect.clone(),
+            dynamic_msix: controller.is_some_and(|c| c.dynamic_msix),
+            bar0_base: 0,
+            opens: 0,
+            open: None,
+        }
     }
 
     /// The function.
@@ -87,15 +113,22 @@ impl Device {
         &self.function
     }
 
-    /// The driver it is bound to.
+    /// The function's registers and configuration space.
     #[must_use]
-    pub const fn driver(&self) -> &Driver {
-        &self.driver
+    pub fn model(&self) -> &dyn pci::Device {
+        self.model.as_ref()
     }
 
-    /// Binds it to another driver.
-    pub fn set_driver(&mut self, driver: Driver) {
-        self.driver = driver;
+    /// Chooses where BAR 0 begins in the descriptor's file, in bytes: a multiple of 2^40 where no
+    /// other region is. The kernel's is 0.
+    pub const fn set_bar0_base(&mut self, base: u64) {
+        self.bar0_base = base;
+    }
+
+    /// The container its group is in, while it is open.
+    #[must_use]
+    pub fn container(&self) -> Option<ContainerId> {
+        self.open.as_ref().map(|open| open.container)
     }
 
     /// Whether a descriptor of it is open.
@@ -111,47 +144,38 @@ impl Device {
     }
 
     /// The eventfds to watch: when one fires, read its counter back to 0 and call
-    /// [`System::device_event`](crate::System::device_event); when its last descriptor is closed,
-    /// call [`System::device_event_closed`](crate::System::device_event_closed).
+    /// [`event_fired`](Self::event_fired); when its last descriptor is closed, call
+    /// [`event_closed`](Self::event_closed).
     pub fn watched_events(&self) -> impl Iterator<Item = EventId> {
         self.io_events().chain(self.irqs().and_then(Irqs::unmask_event))
     }
 
     /// A descriptor was opened. The first enables the function: decoding on, bus mastering off.
     /// `reset_works` says whether the function can be reset alone.
-    ///
-    /// # Errors
-    /// The model is not there.
-    pub(crate) fn open(
-        &mut self,
-        env: &mut DeviceEnv<'_>,
-        reset_works: bool,
-    ) -> Result<(), DeviceRefusal> {
-        if self.open.is_none() {
-            let function = &self.function;
-            let open = env.with_model(self.id, |model, _| {
-                enable(model, function);
-                if reset_works {
-                    reset::reset(model);
-                }
-                let mut irqs = Irqs::new();
-                let saved = Saved::of(model);
-                irqs.opened(model);
-                Open {
-                    config: VirtualConfig::new(model.config(), &function.bars),
-                    msix_table: MsixTable::find(model.config()).map(|t| (t.bar(), t.range())),
-                    irqs,
-                    io_events: IoEvents::default(),
-                    low_power: LowPower::default(),
-                    reset_works,
-                    saved,
-                    saved_in_d3: None,
-                }
-            })?;
-            self.open = Some(open);
-        }
+    pub(crate) fn open(&mut self, container: ContainerId, reset_works: bool) {
         self.opens = self.opens.saturating_add(1);
-        Ok(())
+        if self.open.is_some() {
+            return;
+        }
+        let (function, model) = (&self.function, self.model.as_mut());
+        enable(model, function);
+        if reset_works {
+            reset::reset(model);
+        }
+        let mut irqs = Irqs::new();
+        let saved = Saved::of(model);
+        irqs.opened(model);
+        self.open = Some(Open {
+            container,
+            config: VirtualConfig::new(model.config(), &function.bars),
+            msix_table: MsixTable::find(model.config()).map(|t| (t.bar(), t.range())),
+            irqs,
+            io_events: IoEvents::default(),
+            low_power: LowPower::default(),
+            reset_works,
+            saved,
+            saved_in_d3: None,
+        });
     }
 
     /// A descriptor was closed for good. The last one turns everything off, and the function is as
@@ -164,16 +188,13 @@ impl Device {
         let Some(mut open) = self.open.take() else { return };
         open.low_power.end(env.caller);
         open.io_events.clear(env.caller);
-        let line = self.function.line;
-        // Without its model there is nothing left to turn off.
-        let _ = env.with_irq_env(self.id, line, |irq_env| {
-            open.irqs.teardown(irq_env);
-            set_power_state(irq_env.model, 0);
-            open.saved.restore(irq_env.model);
-            if open.reset_works {
-                reset::reset(irq_env.model);
-            }
-        });
+        self.with_irq_env(env, open.container, |irq_env| open.irqs.teardown(irq_env));
+        let model = self.model.as_mut();
+        set_power_state(model, 0);
+        open.saved.restore(model);
+        if open.reset_works {
+            reset::reset(model);
+        }
     }
 
     /// A request on a descriptor.
@@ -187,7 +208,7 @@ impl Device {
         request: u32,
         arg: u64,
     ) -> Result<i64, DeviceRefusal> {
-        self.wake(env);
+        self.wake(env.caller);
         match request {
             ioctl::VFIO_DEVICE_GET_INFO => self.get_info(env, arg),
             ioctl::VFIO_DEVICE_GET_REGION_INFO => self.get_region_info(env, arg),
@@ -200,31 +221,32 @@ impl Device {
         }
     }
 
-    /// An eventfd that the device watches was signalled.
-    pub(crate) fn event_fired(&mut self, env: &mut DeviceEnv<'_>, event: EventId) {
-        self.io_event_fired(env, event);
-        let id = self.id;
-        if let Ok(open) = self.opened()
+    /// An eventfd that the device [watches](Self::watched_events) was signalled; the front end has
+    /// read its counter back to 0.
+    pub fn event_fired(&mut self, up: &mut Upstream<'_>, event: EventId) {
+        self.io_event_fired(up, event);
+        if let Some(open) = &mut self.open
             && open.irqs.unmask_event() == Some(event)
         {
-            // Without its model nothing is masked either.
-            let _ = env.with_model(id, |model, env| open.irqs.unmask_fired(model, env.caller));
+            open.irqs.unmask_fired(self.model.as_mut(), up.platform);
         }
     }
 
-    /// The last descriptor of an eventfd that the device watches was closed. (A register write
-    /// stays in the list, though nothing can signal it any more: adding it again is `EEXIST`.)
-    pub(crate) fn event_closed(&mut self, env: &mut DeviceEnv<'_>, event: EventId) {
-        if let Ok(open) = self.opened()
+    /// The last descriptor of an eventfd that the device watches was closed. INTx no longer has an
+    /// unmask eventfd then, and another may be set. (A register write stays in the list, though
+    /// nothing can signal it any more: adding it again is `EEXIST`.)
+    pub fn event_closed(&mut self, platform: &mut dyn Platform, event: EventId) {
+        if let Some(open) = &mut self.open
             && open.irqs.unmask_event() == Some(event)
         {
-            open.irqs.unmask_closed(env.caller);
+            open.irqs.unmask_closed(platform);
         }
     }
 
-    /// Lets the function go on with work of its own; whether anything is left to do.
-    pub(crate) fn run(&mut self, env: &mut DeviceEnv<'_>) -> Result<bool, DeviceRefusal> {
-        self.on_bus(env, |model, bus, _| model.run(bus))
+    /// Lets the function go on with work of its own; whether anything is left to do. A function that
+    /// nobody has open has none.
+    pub fn run(&mut self, up: &mut Upstream<'_>) -> bool {
+        self.on_bus(up, |model, bus, _| model.run(bus)).unwrap_or(false)
     }
 
     fn opened(&mut self) -> Result<&mut Open, DeviceRefusal> {
@@ -232,54 +254,55 @@ impl Device {
     }
 
     fn set_irqs(&mut self, env: &mut DeviceEnv<'_>, arg: u64) -> Result<i64, DeviceRefusal> {
-        let (id, line) = (self.id, self.function.line);
-        let open = self.opened()?;
-        let answer = env.with_irq_env(id, line, |env| open.irqs.set_irqs(env, arg))??;
-        if let Some(log2) = open.irqs.msi_vectors_log2() {
+        // Out and in again: the rest of the device is needed meanwhile.
+        let mut open = self.open.take().ok_or(DeviceRefusal::NotThere)?;
+        let answer = self.with_irq_env(env, open.container, |env| open.irqs.set_irqs(env, arg));
+        if answer.is_ok()
+            && let Some(log2) = open.irqs.msi_vectors_log2()
+        {
             open.config.msi_vectors_log2 = log2;
         }
-        Ok(answer)
+        self.open = Some(open);
+        Ok(answer?)
     }
 
     /// Runs `f` with the model and the bus behind it, then lets the interrupts see what the INTx
     /// line came to.
     fn on_bus<R>(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         f: impl FnOnce(&mut dyn pci::Device, &mut dyn DmaBus, &mut VirtualConfig) -> R,
     ) -> Result<R, DeviceRefusal> {
-        self.on_bus_with(env, Interrupts::Taken, f)
+        self.on_bus_with(up, Interrupts::Taken, f)
     }
 
     /// The same, with interrupts taken or held back meanwhile.
     fn on_bus_with<R>(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         interrupts: Interrupts,
         f: impl FnOnce(&mut dyn pci::Device, &mut dyn DmaBus, &mut VirtualConfig) -> R,
     ) -> Result<R, DeviceRefusal> {
-        let (id, group) = (self.id, self.function.group.0);
-        let open = self.opened()?;
-        env.with_model(id, |model, env| {
-            let mut platform = Signals::new(env.caller, interrupts);
-            let mut bus = DeviceBus {
-                device: id,
-                group,
-                container: env.container,
-                containers: env.containers,
-                platform: &mut platform,
-                irqs: &mut open.irqs,
-                line: None,
-            };
-            let mut gate = MasterGate::new(&mut bus, model.config());
-            let result = f(model, &mut gate, &mut open.config);
-            let line = bus.line;
-            platform.flush();
-            if let Some(asserted) = line {
-                open.irqs.set_line(asserted, model, env.caller);
-            }
-            result
-        })
+        let open = self.open.as_mut().ok_or(DeviceRefusal::NotThere)?;
+        let model = self.model.as_mut();
+        let mut platform = Signals::new(up.platform, interrupts);
+        let mut bus = DeviceBus {
+            device: self.id,
+            group: self.function.group.0,
+            container: open.container,
+            containers: up.containers,
+            platform: &mut platform,
+            irqs: &mut open.irqs,
+            line: None,
+        };
+        let mut gate = MasterGate::new(&mut bus, model.config());
+        let result = f(model, &mut gate, &mut open.config);
+        let line = bus.line;
+        platform.flush();
+        if let Some(asserted) = line {
+            open.irqs.set_line(asserted, model, up.platform);
+        }
+        Ok(result)
     }
 }
 

@@ -6,7 +6,7 @@ use pci::{Command, ConfigSpace};
 use uapi::region::{self, RegionIndex};
 
 use super::config::{Effects, VirtualConfig};
-use super::{Device, DeviceEnv, DeviceRefusal, is_in_d3};
+use super::{Device, DeviceRefusal, Upstream, is_in_d3};
 
 /// Whether memory BARs answer: the user's own decode bit, and the power state.
 pub(super) fn memory_on(own: &VirtualConfig, config: &ConfigSpace) -> bool {
@@ -104,26 +104,26 @@ impl Device {
     ///
     /// # Errors
     /// The [`DeviceRefusal`], whose errno the client gets. Bytes of `data` may have changed.
-    pub(crate) fn read(
+    pub fn read(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         offset: u64,
         data: &mut [u8],
     ) -> Result<usize, DeviceRefusal> {
         if data.is_empty() {
             return Ok(0);
         }
-        self.wake(env);
+        self.wake(up.platform);
         let (index, within) = self.region(offset)?;
         match index {
             RegionIndex::Config => {
                 let at = self.config_offset(within, data.len())?;
-                self.on_bus(env, |model, _, config| config.read(model.config(), at, data))?;
+                self.on_bus(up, |model, _, config| config.read(model.config(), at, data))?;
                 Ok(data.len())
             }
-            RegionIndex::Rom => self.read_rom(env, within, data),
+            RegionIndex::Rom => self.read_rom(within, data),
             RegionIndex::Vga => Err(DeviceRefusal::NoSuchRegion(offset)),
-            _ => self.read_bar(env, index.bar().unwrap_or(0), within, data),
+            _ => self.read_bar(up, index.bar().unwrap_or(0), within, data),
         }
     }
 
@@ -132,22 +132,22 @@ impl Device {
     /// # Errors
     /// The [`DeviceRefusal`], whose errno the client gets. Bytes before the one that failed have
     /// been written.
-    pub(crate) fn write(
+    pub fn write(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         offset: u64,
         data: &[u8],
     ) -> Result<usize, DeviceRefusal> {
         if data.is_empty() {
             return Ok(0);
         }
-        self.wake(env);
+        self.wake(up.platform);
         let (index, within) = self.region(offset)?;
         match index {
-            RegionIndex::Config => self.write_config(env, within, data),
+            RegionIndex::Config => self.write_config(up, within, data),
             RegionIndex::Rom => Err(DeviceRefusal::RomIsReadOnly),
             RegionIndex::Vga => Err(DeviceRefusal::NoSuchRegion(offset)),
-            _ => self.write_bar(env, index.bar().unwrap_or(0), within, data),
+            _ => self.write_bar(up, index.bar().unwrap_or(0), within, data),
         }
     }
 
@@ -160,7 +160,7 @@ impl Device {
 
     fn write_config(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         offset: u64,
         data: &[u8],
     ) -> Result<usize, DeviceRefusal> {
@@ -168,38 +168,34 @@ impl Device {
         let mut rest = data;
         while !rest.is_empty() {
             let msi = self.opened()?.irqs.mode() == Some(uapi::irq::IrqIndex::Msi);
-            let (len, effects) = self.on_bus(env, |model, bus, config| {
+            let (len, effects) = self.on_bus(up, |model, bus, config| {
                 let written = config.write(model.config_mut(), at, rest, msi);
                 model.config_written(bus);
                 written
             })?;
-            self.apply(env, effects)?;
+            self.apply(up, effects)?;
             at = at.saturating_add(u16::try_from(len).unwrap_or(u16::MAX));
             rest = rest.get(len..).unwrap_or(&[]);
         }
         Ok(data.len())
     }
 
-    fn apply(&mut self, env: &mut DeviceEnv<'_>, effects: Effects) -> Result<(), DeviceRefusal> {
-        let id = self.id;
+    fn apply(&mut self, up: &mut Upstream<'_>, effects: Effects) -> Result<(), DeviceRefusal> {
         if let Some(disable) = effects.intx_disable {
-            let open = self.opened()?;
-            env.with_model(id, |model, env| {
-                open.irqs.set_user_intx_disable(disable, model, env.caller);
-            })?;
+            let open = self.open.as_mut().ok_or(DeviceRefusal::NotThere)?;
+            open.irqs.set_user_intx_disable(disable, self.model.as_mut(), up.platform);
         }
         if let Some(state) = effects.power {
-            self.set_power(env, state)?;
+            self.set_power(state)?;
         }
         if effects.reset && self.opened()?.reset_works {
-            self.reset_function(env)?;
+            self.reset_function(up.platform)?;
         }
         Ok(())
     }
 
     pub(super) fn span(
         &mut self,
-        env: &DeviceEnv<'_>,
         number: u8,
         offset: u64,
         len: usize,
@@ -208,7 +204,7 @@ impl Device {
         let bar = self.function.bar(number).ok_or(beyond.clone())?;
         let left = bar.size.checked_sub(offset).filter(|left| *left > 0).ok_or(beyond)?;
         let table = self.opened()?.msix_table.clone().filter(|(bar, _)| *bar == number);
-        let wide = bar.is_memory() && env.shared.host.dialect.wide_bar_accesses;
+        let wide = bar.is_memory() && self.dialect.wide_bar_accesses;
         Ok(Span {
             bar: number,
             offset,
@@ -221,19 +217,19 @@ impl Device {
 
     fn read_bar(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         bar: u8,
         offset: u64,
         data: &mut [u8],
     ) -> Result<usize, DeviceRefusal> {
-        let span = self.span(env, bar, offset, data.len())?;
-        self.read_span(env, &span, data)?;
+        let span = self.span(bar, offset, data.len())?;
+        self.read_span(up, &span, data)?;
         Ok(span.len)
     }
 
     pub(super) fn read_span(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         span: &Span,
         data: &mut [u8],
     ) -> Result<(), DeviceRefusal> {
@@ -243,7 +239,7 @@ impl Device {
                 part.fill(0xff);
                 continue;
             }
-            self.on_bus(env, |model, bus, config| {
+            self.on_bus(up, |model, bus, config| {
                 if answers(span.is_memory, config, model.config())? {
                     model.bar_read(span.bar, access.offset, part, bus);
                 } else {
@@ -257,25 +253,25 @@ impl Device {
 
     fn write_bar(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         bar: u8,
         offset: u64,
         data: &[u8],
     ) -> Result<usize, DeviceRefusal> {
-        let span = self.span(env, bar, offset, data.len())?;
-        self.write_span(env, &span, data)?;
+        let span = self.span(bar, offset, data.len())?;
+        self.write_span(up, &span, data)?;
         Ok(span.len)
     }
 
     pub(super) fn write_span(
         &mut self,
-        env: &mut DeviceEnv<'_>,
+        up: &mut Upstream<'_>,
         span: &Span,
         data: &[u8],
     ) -> Result<(), DeviceRefusal> {
         for access in span.accesses().filter(|access| !access.excluded) {
             let Some(part) = data.get(access.bytes) else { break };
-            self.on_bus(env, |model, bus, config| {
+            self.on_bus(up, |model, bus, config| {
                 if answers(span.is_memory, config, model.config())? {
                     model.bar_write(span.bar, access.offset, part, bus);
                 }
@@ -285,29 +281,22 @@ impl Device {
         Ok(())
     }
 
-    fn read_rom(
-        &mut self,
-        env: &mut DeviceEnv<'_>,
-        offset: u64,
-        data: &mut [u8],
-    ) -> Result<usize, DeviceRefusal> {
+    fn read_rom(&mut self, offset: u64, data: &mut [u8]) -> Result<usize, DeviceRefusal> {
         let beyond = DeviceRefusal::BeyondBar { bar: 6, offset };
         let rom = self.function.bar(6).ok_or(beyond.clone())?;
         let left = rom.size.checked_sub(offset).filter(|left| *left > 0).ok_or(beyond)?;
         let len = data.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let id = self.id;
-        let open = self.opened()?;
-        env.with_model(id, |model, _| {
-            // Its contents are looked at first, and all ones are none.
-            if model.rom().is_empty() || !memory_on(&open.config, model.config()) {
-                return Err(DeviceRefusal::NoRom);
-            }
-            let from = usize::try_from(offset).unwrap_or(usize::MAX);
-            let mut contents = model.rom().iter().skip(from);
-            for byte in data.iter_mut().take(len) {
-                *byte = contents.next().copied().unwrap_or(0xff);
-            }
-            Ok(len)
-        })?
+        let open = self.open.as_ref().ok_or(DeviceRefusal::NotThere)?;
+        let model = self.model.as_ref();
+        // Its contents are looked at first, and all ones are none.
+        if model.rom().is_empty() || !memory_on(&open.config, model.config()) {
+            return Err(DeviceRefusal::NoRom);
+        }
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut contents = model.rom().iter().skip(from);
+        for byte in data.iter_mut().take(len) {
+            *byte = contents.next().copied().unwrap_or(0xff);
+        }
+        Ok(len)
     }
 }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use pci::regs::{self, cap, pm};
 
 use super::{Device, DeviceEnv, DeviceRefusal, is_in_d3, power_register, set_power_state};
+use crate::Platform;
 
 /// Configuration space as it was, for `pci_restore_state`: the header and the capabilities whose
 /// state the host owns.
@@ -60,55 +61,59 @@ impl Device {
         if !self.opened()?.reset_works {
             return Err(DeviceRefusal::NoReset);
         }
-        self.reset_function(env)?;
+        self.reset_function(env.caller)?;
         Ok(0)
     }
 
     /// Resets the function and programs its interrupts anew.
-    pub(super) fn reset_function(&mut self, env: &mut DeviceEnv<'_>) -> Result<(), DeviceRefusal> {
-        let id = self.id;
-        let open = self.opened()?;
+    pub(super) fn reset_function(
+        &mut self,
+        platform: &mut dyn Platform,
+    ) -> Result<(), DeviceRefusal> {
+        let open = self.open.as_mut().ok_or(DeviceRefusal::NotThere)?;
+        let model = self.model.as_mut();
         open.saved_in_d3 = None;
-        env.with_model(id, |model, env| {
-            reset(model);
-            open.irqs.restored(model, env.caller);
-        })
+        reset(model);
+        open.irqs.restored(model, platform);
+        Ok(())
+    }
+
+    /// Resets the function with its bus: also where nobody has it open.
+    pub(super) fn reset_with_bus(&mut self, platform: &mut dyn Platform) {
+        if self.reset_function(platform).is_err() {
+            reset(self.model.as_mut());
+        }
     }
 
     /// A write of the power state, 0 (D0) to 3 (D3hot). States the function has not are ignored,
     /// and so is the way from D3hot to anything but D0.
-    pub(super) fn set_power(
-        &mut self,
-        env: &mut DeviceEnv<'_>,
-        state: u16,
-    ) -> Result<(), DeviceRefusal> {
+    pub(super) fn set_power(&mut self, state: u16) -> Result<(), DeviceRefusal> {
         /// Support of D1 and D2, in the capabilities.
         const D1: u16 = 1 << 9;
         const D2: u16 = 1 << 10;
-        let id = self.id;
-        let open = self.opened()?;
-        env.with_model(id, |model, _| {
-            let config = model.config();
-            let Some(control) = power_register(config) else { return };
-            let able = config.u16(control.wrapping_sub(pm::PMCSR).saturating_add(pm::PMC));
-            let supported = match state {
-                1 => able & D1 != 0,
-                2 => able & D2 != 0,
-                _ => true,
-            };
-            let (now, forgets) = (config.u16(control) & pm::STATE_MASK, forgets_in_d3(config));
-            if !supported || (now > state && state != 0) || now == state {
-                return;
-            }
-            if state == 3 && forgets {
-                open.saved_in_d3 = Some(Saved::of(model));
-            }
-            let was_in_d3 = is_in_d3(model.config());
-            set_power_state(model, state);
-            if was_in_d3 && let Some(saved) = open.saved_in_d3.take() {
-                saved.restore(model);
-            }
-        })
+        let open = self.open.as_mut().ok_or(DeviceRefusal::NotThere)?;
+        let model = self.model.as_mut();
+        let config = model.config();
+        let Some(control) = power_register(config) else { return Ok(()) };
+        let able = config.u16(control.wrapping_sub(pm::PMCSR).saturating_add(pm::PMC));
+        let supported = match state {
+            1 => able & D1 != 0,
+            2 => able & D2 != 0,
+            _ => true,
+        };
+        let (now, forgets) = (config.u16(control) & pm::STATE_MASK, forgets_in_d3(config));
+        if !supported || (now > state && state != 0) || now == state {
+            return Ok(());
+        }
+        if state == 3 && forgets {
+            open.saved_in_d3 = Some(Saved::of(model));
+        }
+        let was_in_d3 = is_in_d3(model.config());
+        set_power_state(model, state);
+        if was_in_d3 && let Some(saved) = open.saved_in_d3.take() {
+            saved.restore(model);
+        }
+        Ok(())
     }
 }
 

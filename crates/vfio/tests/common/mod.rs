@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use iommu::{Backing, MmId, PinError, PinFault, PinId, Pinned, Pinner};
+use softvfio_vfio::device::{Device, DeviceRefusal, Upstream};
 use softvfio_vfio::{
-    BadAddress, BadEvent, Caller, ContainerId, ContainerTable, Ctx, DeviceId, EventId, FdObject,
-    GroupId, ModelTable, Platform, Refusal, System,
+    BadAddress, BadEvent, Caller, ContainerId, ContainerTable, Ctx, DeviceId, DeviceTable, EventId,
+    FdObject, GroupId, Platform, Refusal, System,
 };
 use uapi::Errno;
 
@@ -77,6 +78,12 @@ impl Platform for Client {
     fn fault(&mut self, device: DeviceId, fault: &iommu::Fault) {
         self.faults.push((device, *fault));
     }
+
+    fn put_event(&mut self, _event: EventId) {}
+
+    fn clear_event(&mut self, event: EventId) {
+        self.pending.remove(&event);
+    }
 }
 
 impl Pinner for Client {
@@ -138,14 +145,8 @@ impl Caller for Client {
         }
     }
 
-    fn put_event(&mut self, _event: EventId) {}
-
     fn event_pending(&self, event: EventId) -> bool {
         self.pending.contains(&event)
-    }
-
-    fn clear_event(&mut self, event: EventId) {
-        self.pending.remove(&event);
     }
 
     fn install_device_fd(&mut self, device: DeviceId) -> Result<i32, Errno> {
@@ -160,21 +161,32 @@ pub struct World {
     pub system: System,
     pub client: Client,
     pub containers: ContainerTable,
-    pub models: ModelTable,
+    pub devices: DeviceTable,
 }
 
 impl World {
-    pub fn new(system: System, models: ModelTable) -> Self {
-        Self { system, client: Client::default(), containers: ContainerTable::default(), models }
+    pub fn new(system: System, models: Vec<Box<dyn pci::Device>>) -> Self {
+        let devices = DeviceTable::new(&system, models);
+        Self { system, client: Client::default(), containers: ContainerTable::default(), devices }
     }
 
     pub fn with<R>(&mut self, f: impl FnOnce(&mut System, &mut Ctx<'_>) -> R) -> R {
         let mut ctx = Ctx {
             caller: &mut self.client,
             containers: &mut self.containers,
-            models: &mut self.models,
+            devices: &mut self.devices,
         };
         f(&mut self.system, &mut ctx)
+    }
+
+    /// Runs `f` on a device and what lies upstream of it.
+    pub fn device<R>(
+        &mut self,
+        id: DeviceId,
+        f: impl FnOnce(&mut Device, &mut Upstream<'_>) -> Result<R, DeviceRefusal>,
+    ) -> Result<R, DeviceRefusal> {
+        let device = self.devices.get_mut(id).ok_or(DeviceRefusal::NotThere)?;
+        f(device, &mut Upstream { containers: &mut self.containers, platform: &mut self.client })
     }
 
     /// Opens a container as descriptor `fd`.

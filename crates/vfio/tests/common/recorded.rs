@@ -9,7 +9,7 @@ use iommu::{
 };
 use pci::{Bar, ConfigSize, ConfigSpace};
 use softvfio_vfio::device::{IntxLine, PciFunction};
-use softvfio_vfio::{DeviceId, FdObject, GroupId, ModelTable, System};
+use softvfio_vfio::{DeviceId, FdObject, GroupId, System};
 use uapi::Errno;
 use uapi::ioctl::{VFIO_GROUP_GET_DEVICE_FD, VFIO_GROUP_SET_CONTAINER, VFIO_SET_IOMMU};
 
@@ -188,7 +188,7 @@ pub(crate) fn machine(dialect: &Dialect) -> World {
         groups,
         limits: Limits::default(),
     };
-    World::new(System::new(host, functions), ModelTable(models))
+    World::new(System::new(host, functions), models)
 }
 
 /// Opens a device in a container of its own; the container's descriptor is 50.
@@ -216,14 +216,14 @@ pub(crate) fn opened(device: DeviceId) -> World {
 
 pub(crate) fn read(w: &mut World, device: DeviceId, at: u64, len: usize) -> Result<Vec<u8>, Errno> {
     let mut data = vec![0x55; len];
-    let answer = w.with(|s, ctx| s.device_read(device, ctx, at, &mut data));
+    let answer = w.device(device, |d, up| d.read(up, at, &mut data));
     let count = answer.map_err(|r| r.errno(&w.system.shared().host.dialect))?;
     data.truncate(count);
     Ok(data)
 }
 
 pub(crate) fn write(w: &mut World, device: DeviceId, at: u64, data: &[u8]) -> Result<usize, Errno> {
-    let answer = w.with(|s, ctx| s.device_write(device, ctx, at, data));
+    let answer = w.device(device, |d, up| d.write(up, at, data));
     answer.map_err(|r| r.errno(&w.system.shared().host.dialect))
 }
 

@@ -11,7 +11,7 @@ use uapi::irq::IrqIndex;
 
 use super::request::{Action, Data, Request};
 use super::{IrqEnv, IrqRefusal, Irqs, Mode, function, get_event};
-use crate::{Caller, EventId, Platform};
+use crate::{EventId, Platform};
 
 /// INTx, enabled.
 #[derive(Debug)]
@@ -31,18 +31,18 @@ impl Intx {
     }
 
     /// Gives every eventfd back.
-    pub(super) fn release(mut self, caller: &mut dyn Caller) {
-        self.stop_listening(caller);
+    pub(super) fn release(mut self, platform: &mut dyn Platform) {
+        self.stop_listening(platform);
         if let Some(event) = self.trigger {
-            caller.put_event(event);
+            platform.put_event(event);
         }
     }
 
     /// Removes the unmask eventfd. Its counter is lost: the kernel reads it as it leaves.
-    fn stop_listening(&mut self, caller: &mut dyn Caller) {
+    fn stop_listening(&mut self, platform: &mut dyn Platform) {
         if let Some(event) = self.unmask.take() {
-            caller.clear_event(event);
-            caller.put_event(event);
+            platform.clear_event(event);
+            platform.put_event(event);
         }
     }
 }
@@ -210,9 +210,9 @@ impl Irqs {
 
     /// The last descriptor of the unmask eventfd was closed: it is removed, as the kernel does on
     /// its hang-up, and another one may be set.
-    pub fn unmask_closed(&mut self, caller: &mut dyn Caller) {
+    pub fn unmask_closed(&mut self, platform: &mut dyn Platform) {
         if let Mode::Intx(intx) = &mut self.mode {
-            intx.stop_listening(caller);
+            intx.stop_listening(platform);
         }
     }
 

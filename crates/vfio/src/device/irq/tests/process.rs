@@ -59,6 +59,16 @@ impl Platform for Process {
         *self.counters.entry(fd).or_default() += 1;
         self.wake(fd);
     }
+
+    fn put_event(&mut self, event: EventId) {
+        self.held.remove(&event).expect("given back twice");
+    }
+
+    fn clear_event(&mut self, event: EventId) {
+        if let Some(counter) = self.counters.get_mut(&self.held[&event]) {
+            *counter = 0;
+        }
+    }
 }
 
 impl Caller for Process {
@@ -105,16 +115,6 @@ impl Caller for Process {
         let event = EventId(self.next);
         self.held.insert(event, fd);
         Ok(event)
-    }
-
-    fn put_event(&mut self, event: EventId) {
-        self.held.remove(&event).expect("given back twice");
-    }
-
-    fn clear_event(&mut self, event: EventId) {
-        if let Some(counter) = self.counters.get_mut(&self.held[&event]) {
-            *counter = 0;
-        }
     }
 
     fn event_pending(&self, event: EventId) -> bool {
