@@ -30,6 +30,6 @@ id! {
 }
 id! {
     /// A reference to an eventfd that the front end holds for us until
-    /// [`Caller::put_event`](crate::Caller::put_event).
+    /// [`Platform::put_event`](crate::Platform::put_event).
     EventId
 }

@@ -78,7 +78,11 @@ fn an_eventfd_writes_a_register() {
     ] {
         assert_eq!(ask(&mut w, flags, at, fd), Err(answer));
     }
-    w.device(EDU, |d, up| Ok(d.event_fired(up, EventId(80)))).unwrap();
+    w.device(EDU, |d, up| {
+        d.event_fired(up, EventId(80));
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(read(&mut w, EDU, 0x24, 4), Ok(vec![5, 0, 0, 0]));
     // Two registers on one eventfd: the kernel writes both before it takes an interrupt.
     w.client.fds.insert(81, FdObject::Other);
@@ -89,7 +93,11 @@ fn an_eventfd_writes_a_register() {
     assert_eq!(ask(&mut w, 8, 0x60, 80), Ok(()));
     assert_eq!(ask(&mut w, 4, 0x61, 80), Ok(()));
     assert_eq!(ask(&mut w, 2, 0x60, 80), Ok(()));
-    w.device(EDU, |d, up| Ok(d.event_fired(up, EventId(80)))).unwrap();
+    w.device(EDU, |d, up| {
+        d.event_fired(up, EventId(80));
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(w.client.signals.get(&EventId(81)), Some(&1));
     assert_eq!(ask(&mut w, 4, 0x60, -1), Ok(()));
 }
@@ -107,7 +115,11 @@ fn eventfds_that_wait_together_are_woken_newest_first() {
     let liveness = |w: &mut World| read(w, EDU, 4, 4).unwrap()[0];
     ask(&mut w, 1, 80).unwrap();
     ask(&mut w, 2, 80).unwrap();
-    w.device(EDU, |d, up| Ok(d.event_fired(up, EventId(80)))).unwrap();
+    w.device(EDU, |d, up| {
+        d.event_fired(up, EventId(80));
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(liveness(&mut w), !1);
     // Signalled before: the new write happens at once, alone; leaving reads the counter.
     w.client.pending.insert(EventId(80));
@@ -142,7 +154,11 @@ fn an_unmask_eventfd_that_is_closed_makes_room() {
     assert_eq!(irq(&mut w, 0x14, 82), Err(Errno::EBUSY));
     assert_eq!(w.devices.watching(EventId(81)), [EDU]);
     for closed in [80, 81] {
-        w.device(EDU, |d, up| Ok(d.event_closed(up.platform, EventId(closed)))).unwrap();
+        w.device(EDU, |d, up| {
+            d.event_closed(up.platform, EventId(closed));
+            Ok(())
+        })
+        .unwrap();
     }
     assert_eq!(w.devices.watching(EventId(81)), []);
     assert_eq!(irq(&mut w, 0x14, 82), Ok(()));

@@ -269,7 +269,10 @@ fn run(w: &mut World, step: Step) {
             let _ = w.device(DeviceId(device), |d, up| d.mmio(up, bar, offset, access));
         }
         Step::Event { device, event } => {
-            let _ = w.device(DeviceId(device), |d, up| Ok(d.event_fired(up, EventId(event))));
+            let _ = w.device(DeviceId(device), |d, up| {
+                d.event_fired(up, EventId(event));
+                Ok(())
+            });
             let _ = w.device(DeviceId(device), |d, up| Ok(d.run(up)));
         }
         Step::Open(group) => drop(w.system.open_group(GroupId(group))),
@@ -287,7 +290,10 @@ fn run(w: &mut World, step: Step) {
             let _ = w.system.bind(DeviceId(device), Driver::named(driver));
         }
         Step::Bar0(device, base) => {
-            let _ = w.device(DeviceId(device), |d, _| Ok(d.set_bar0_base(base)));
+            let _ = w.device(DeviceId(device), |d, _| {
+                d.set_bar0_base(base);
+                Ok(())
+            });
         }
     }
 }
