@@ -47,7 +47,7 @@ pub use bdf::Bdf;
 pub use bus::{Aborted, DmaBus};
 pub use caps::Capability;
 pub use config::{ConfigSize, ConfigSpace};
-pub use device::Device;
+pub use device::{Device, PAGE_SIZE, Polled};
 pub use gate::MasterGate;
 pub use msi::Msi;
 pub use msix::MsixTable;
