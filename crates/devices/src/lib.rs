@@ -17,6 +17,7 @@
 //! overflows or loops without bound.
 //!
 //! * [`Edu`] is QEMU's educational device: registers, a DMA engine, one MSI, INTx.
+//! * [`Nvme`] is an NVM Express controller over any [`Backend`](nvme::Backend).
 //! * [`Shape`] is any function as far as a recording tells: configuration space, BARs, constants.
 //!
 //! ```text
@@ -56,8 +57,10 @@ extern crate alloc;
 
 pub mod edu;
 pub mod msi_test;
+pub mod nvme;
 pub mod shape;
 
 pub use edu::Edu;
 pub use msi_test::MsiTest;
+pub use nvme::{Nvme, NvmeConfig};
 pub use shape::{Constant, Shape};
