@@ -5,7 +5,9 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod door;
 pub mod mmio;
 pub mod sandbox;
 #[allow(unsafe_code, reason = "system calls that no safe wrapper has")]
 mod sys;
+pub mod watch;

@@ -1,1 +1,12 @@
 //! System calls that no safe wrapper has, each as a safe function.
+
+pub(crate) mod client;
+pub(crate) mod locks;
+pub(crate) mod notify;
+pub(crate) mod shared;
+pub(crate) mod vma;
+
+/// The error of the last system call.
+fn last_error() -> std::io::Error {
+    std::io::Error::last_os_error()
+}

@@ -22,7 +22,7 @@ impl Device {
     /// Whether a BAR can be mapped: memory, and whole pages of its own.
     pub(super) const fn is_mappable(&self, bar: &Bar) -> bool {
         let in_page = self.page_size.wrapping_sub(1);
-        bar.is_memory() && (bar.size >= self.page_size || bar.start & in_page == 0)
+        self.mappable && bar.is_memory() && (bar.size >= self.page_size || bar.start & in_page == 0)
     }
 
     /// Checks an `mmap` of `len` bytes at `offset` of the descriptor's file.

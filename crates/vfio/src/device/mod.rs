@@ -34,7 +34,7 @@ use core::ops::Range;
 
 use iommu::{Dialect, Host};
 use pci::regs::{self, cap, pm};
-use pci::{Command, DmaBus, MasterGate, MsixTable};
+use pci::{Aborted, Command, DmaBus, MasterGate, MsixTable};
 use uapi::ioctl;
 
 pub use env::Upstream;
@@ -62,6 +62,8 @@ pub struct Device {
     dynamic_msix: bool,
     /// Where BAR 0 begins in the device descriptor's file, in bytes.
     bar0_base: u64,
+    /// BARs can be mapped, as far as they are memory.
+    mappable: bool,
     opens: u32,
     open: Option<Open>,
 }
@@ -102,6 +104,7 @@ impl Device {
             dialect: host.dialect.clone(),
             dynamic_msix: controller.is_some_and(|c| c.dynamic_msix),
             bar0_base: 0,
+            mappable: true,
             opens: 0,
             open: None,
         }
@@ -123,6 +126,20 @@ impl Device {
     /// other region is. The kernel's is 0.
     pub const fn set_bar0_base(&mut self, base: u64) {
         self.bar0_base = base;
+    }
+
+    /// Takes the possibility to map BARs away, or gives it back: a front end may have no way to see
+    /// accesses through a mapping. The kernel has it.
+    pub const fn set_mappable(&mut self, mappable: bool) {
+        self.mappable = mappable;
+    }
+
+    /// Looks at a register as software would read it: 32 bits at a multiple of 4, of a page that is
+    /// [polled](pci::Device::polled), where reading has no effect.
+    pub fn peek(&mut self, bar: u8, offset: u64) -> u32 {
+        let mut word = [0; 4];
+        self.model.bar_read(bar, offset, &mut word, &mut Nowhere);
+        u32::from_le_bytes(word)
     }
 
     /// The container its group is in, while it is open.
@@ -304,6 +321,22 @@ impl Device {
         }
         Ok(result)
     }
+}
+
+/// A bus for accesses that need none.
+struct Nowhere;
+
+impl DmaBus for Nowhere {
+    fn read(&mut self, _addr: u64, data: &mut [u8]) -> Result<(), Aborted> {
+        data.fill(0);
+        Err(Aborted)
+    }
+
+    fn write(&mut self, _addr: u64, _data: &[u8]) -> Result<(), Aborted> {
+        Err(Aborted)
+    }
+
+    fn set_intx(&mut self, _asserted: bool) {}
 }
 
 /// `pci_enable_device` with bus mastering off: decoding as far as there is something to decode.

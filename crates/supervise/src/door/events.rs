@@ -1,0 +1,109 @@
+//! Eventfds of clients, kept for interrupts.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::RwLock;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vfio::EventId;
+
+/// What `/proc/self/fd` says of an eventfd.
+const NAME: &str = "anon_inode:[eventfd]";
+
+/// The eventfds that devices hold.
+#[derive(Default)]
+pub(crate) struct Events {
+    held: RwLock<HashMap<EventId, Arc<OwnedFd>>>,
+    next: AtomicU32,
+}
+
+impl Events {
+    /// Keeps an eventfd; `None` when the descriptor is something else.
+    pub(crate) fn add(&self, fd: OwnedFd) -> Option<EventId> {
+        use std::os::fd::AsRawFd as _;
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+        if link.to_str() != Some(NAME) {
+            return None;
+        }
+        let id = EventId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.held.write().insert(id, Arc::new(fd));
+        Some(id)
+    }
+
+    /// Lets go of one.
+    pub(crate) fn remove(&self, id: EventId) {
+        self.held.write().remove(&id);
+    }
+
+    /// One of them.
+    pub(crate) fn get(&self, id: EventId) -> Option<Arc<OwnedFd>> {
+        self.held.read().get(&id).cloned()
+    }
+
+    /// How many are held.
+    pub(crate) fn len(&self) -> usize {
+        self.held.read().len()
+    }
+
+    /// Adds 1 to the counter; `false` when that would block, as the counter is full.
+    pub(crate) fn signal(&self, id: EventId) -> bool {
+        let Some(fd) = self.get(id) else { return false };
+        is_ready(&fd, PollFlags::OUT) && rustix::io::write(&*fd, &1_u64.to_ne_bytes()).is_ok()
+    }
+
+    /// Whether the counter is not 0.
+    pub(crate) fn is_pending(&self, id: EventId) -> bool {
+        self.get(id).is_some_and(|fd| is_ready(&fd, PollFlags::IN))
+    }
+
+    /// Sets the counter to 0.
+    pub(crate) fn clear(&self, id: EventId) {
+        if let Some(fd) = self.get(id)
+            && is_ready(&fd, PollFlags::IN)
+        {
+            // Somebody else may have read it first: it is 0 all the same.
+            let _ = rustix::io::read(&*fd, &mut [0; 8]);
+        }
+    }
+}
+
+/// Whether a descriptor can be read or written without waiting. (Its own flags are the client's.)
+pub(super) fn is_ready(fd: &OwnedFd, what: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd, what)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
+        && fds[0].revents().contains(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn signals_add_up_and_a_full_counter_does_not_block() {
+        let events = Events::default();
+        let fd = eventfd(0, EventfdFlags::empty()).unwrap();
+        let id = events.add(fd.try_clone().unwrap()).unwrap();
+        assert!(!events.is_pending(id));
+        assert!(events.signal(id) && events.signal(id) && events.is_pending(id));
+        let mut count = [0; 8];
+        rustix::io::read(&fd, &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 2);
+        rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        assert!(!events.signal(id));
+        events.clear(id);
+        events.clear(id);
+        assert!(!events.is_pending(id) && events.signal(id));
+        events.remove(id);
+        assert!(!events.signal(id) && events.len() == 0);
+    }
+
+    #[test]
+    fn other_files_are_none() {
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert_eq!(Events::default().add(file.into()), None);
+    }
+}

@@ -1,0 +1,203 @@
+//! A client's memory, and the pins of it.
+//!
+//! VFIO pins the pages of a mapping; we cannot. What comes closest is `/proc/PID/mem`: it stays with
+//! the address space in which it was opened (no `exec` puts another in its place), and it reaches
+//! pages whose protection was taken away since. Memory that the client unmaps is gone for the device,
+//! which a report tells.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use iommu::{MmId, PinId};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::sys::client;
+use crate::sys::vma::{self, Vma};
+
+/// From here on a transfer goes by `process_vm_readv` and its like, which copy once.
+const LARGE: usize = 16 << 10;
+
+/// An address space.
+pub(crate) struct Mm {
+    id: MmId,
+    pid: i32,
+    mem: File,
+    maps: Mutex<File>,
+}
+
+impl Mm {
+    /// The one that a process has now.
+    ///
+    /// # Errors
+    /// The process is gone, or we may not look into it.
+    pub(crate) fn open(id: MmId, pid: i32) -> io::Result<Self> {
+        let mem = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        let maps = Mutex::new(File::open(format!("/proc/{pid}/maps"))?);
+        Ok(Self { id, pid, mem, maps })
+    }
+
+    /// Its name.
+    pub(crate) const fn id(&self) -> MmId {
+        self.id
+    }
+
+    /// Whether any process has it still.
+    pub(crate) fn is_alive(&self) -> bool {
+        // Where nobody has it there is nothing to look for.
+        !matches!(self.vma(0), Err(e) if e.raw_os_error() == Some(libc::ESRCH))
+    }
+
+    /// What covers an address.
+    ///
+    /// # Errors
+    /// `ESRCH`: the address space is no more.
+    pub(crate) fn vma(&self, addr: u64) -> io::Result<Option<Vma>> {
+        vma::at(&mut self.maps.lock(), addr)
+    }
+
+    /// Copies memory as a device does that reads it: protections do not matter.
+    pub(crate) fn dma_read(&self, addr: u64, data: &mut [u8]) -> bool {
+        let mut done = 0;
+        if data.len() >= LARGE && self.is_alive() {
+            done = client::read_memory(self.pid, addr, data);
+        }
+        let rest = data.get_mut(done..).unwrap_or_default();
+        rest.is_empty() || self.mem.read_exact_at(rest, addr.wrapping_add(done as u64)).is_ok()
+    }
+
+    /// Copies to memory as a device does that writes it.
+    pub(crate) fn dma_write(&self, addr: u64, data: &[u8]) -> bool {
+        let mut done = 0;
+        if data.len() >= LARGE && self.is_alive() {
+            done = client::write_memory(self.pid, addr, data);
+        }
+        let rest = data.get(done..).unwrap_or_default();
+        rest.is_empty() || self.mem.write_all_at(rest, addr.wrapping_add(done as u64)).is_ok()
+    }
+}
+
+/// A pinned range.
+pub(crate) struct Pin {
+    /// Transfers under way.
+    busy: Mutex<u32>,
+    idle: Condvar,
+    /// Keeps the address space.
+    _mm: Arc<Mm>,
+}
+
+impl Pin {
+    fn hold(&self) {
+        *self.busy.lock() += 1;
+    }
+
+    /// A transfer is over.
+    pub(crate) fn release(&self) {
+        let mut busy = self.busy.lock();
+        *busy -= 1;
+        if *busy == 0 {
+            self.idle.notify_all();
+        }
+    }
+
+    /// Waits until no transfer is under way; `false` when one takes longer than `limit`.
+    pub(crate) fn wait_idle(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut busy = self.busy.lock();
+        while *busy != 0 {
+            if self.idle.wait_until(&mut busy, deadline).timed_out() {
+                return *busy == 0;
+            }
+        }
+        true
+    }
+}
+
+/// The pins that mappings hold.
+#[derive(Default)]
+pub(crate) struct Pins {
+    live: RwLock<HashMap<PinId, Arc<Pin>>>,
+    next: AtomicU64,
+}
+
+impl Pins {
+    /// A new one.
+    pub(crate) fn add(&self, mm: Arc<Mm>) -> PinId {
+        let id = PinId(self.next.fetch_add(1, Ordering::Relaxed));
+        let pin = Pin { busy: Mutex::new(0), idle: Condvar::new(), _mm: mm };
+        self.live.write().insert(id, Arc::new(pin));
+        id
+    }
+
+    /// Announces a transfer.
+    pub(crate) fn hold(&self, id: PinId) -> Option<Arc<Pin>> {
+        let pin = self.live.read().get(&id).cloned()?;
+        pin.hold();
+        Some(pin)
+    }
+
+    /// Takes one out; transfers may still be under way.
+    pub(crate) fn remove(&self, id: PinId) -> Option<Arc<Pin>> {
+        self.live.write().remove(&id)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.live.read().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Mm {
+        Mm::open(MmId(0), std::process::id().cast_signed()).unwrap()
+    }
+
+    #[test]
+    fn small_and_large_transfers_reach_memory_and_stop_at_its_end() {
+        let mm = own();
+        for len in [1, 100, LARGE, LARGE + 5] {
+            let mut memory = vec![7_u8; len];
+            let mut copy = vec![0; len];
+            let at = memory.as_mut_ptr() as u64;
+            assert!(mm.dma_read(at, &mut copy));
+            assert_eq!(copy, memory);
+            copy.fill(9);
+            assert!(mm.dma_write(at, &copy));
+            // SAFETY-free view: the vector is ours, written from outside.
+            assert!(std::hint::black_box(&memory).iter().all(|b| *b == 9));
+            assert!(!mm.dma_read(8, &mut copy) && !mm.dma_write(8, &copy));
+        }
+        assert!(mm.is_alive());
+    }
+
+    #[test]
+    fn the_memory_of_a_process_that_is_gone_is_gone() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mm = Mm::open(MmId(1), child.id().cast_signed()).unwrap();
+        assert!(mm.is_alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!mm.is_alive());
+        assert!(!mm.dma_read(0x1000, &mut [0; 8]) && !mm.dma_write(0x1000, &[0; LARGE]));
+    }
+
+    #[test]
+    fn a_pin_that_went_is_waited_for() {
+        let pins = Arc::new(Pins::default());
+        let id = pins.add(Arc::new(own()));
+        let held = pins.hold(id).unwrap();
+        let gone = pins.remove(id).unwrap();
+        assert!(pins.hold(id).is_none() && pins.len() == 0);
+        assert!(!gone.wait_idle(Duration::from_millis(5)));
+        let thread = std::thread::spawn(move || held.release());
+        assert!(gone.wait_idle(Duration::from_secs(60)));
+        thread.join().unwrap();
+    }
+}

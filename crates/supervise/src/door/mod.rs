@@ -1,0 +1,238 @@
+//! The broker: system calls of clients come in, `vfio` answers, devices work beside.
+//!
+//! ```text
+//!   receive  N threads  notification ─► decode ─► request ─► respond
+//!   worker   a device   polled registers ─► model ─► DMA, interrupts
+//!   watcher  one        eventfds that devices wait for; open files that were closed
+//! ```
+//!
+//! Locks, in this order: a device, the system, a container; within each of these only what ends at
+//! once (pins, events, files). A thread that has the system does not wait for a device: it lets go and
+//! begins again with the device in hand ([`devices`]). No lock but a device's is held while a
+//! client's memory is touched.
+
+mod caller;
+mod containers;
+mod decode;
+mod devices;
+mod events;
+mod files;
+mod memory;
+mod process;
+mod receive;
+mod requests;
+mod slot;
+mod transfer;
+mod watcher;
+mod worker;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use iommu::{Backing, Dialect, Fault, Observer};
+use parking_lot::Mutex;
+use vfio::device::Upstream;
+use vfio::{BadAddress, DeviceId, EventId, System};
+
+pub use self::slot::MmioMode;
+
+use self::caller::Client;
+use self::containers::Containers;
+use self::events::Events;
+use self::files::{Files, Kind, Object};
+use self::memory::Pins;
+use self::process::Processes;
+use self::slot::Slot;
+use crate::sys::vma::Vma;
+use crate::watch::Watch;
+
+pub(crate) use self::slot::can_poll;
+
+/// What a session's threads share.
+pub(crate) struct Door {
+    listener: OwnedFd,
+    system: Mutex<System>,
+    dialect: Dialect,
+    containers: Containers,
+    slots: Vec<Slot>,
+    files: Files,
+    processes: Processes,
+    pins: Pins,
+    events: Events,
+    watcher: watcher::Watcher,
+    /// One open file at a time is met for the first time; before the system's lock.
+    opening: Mutex<()>,
+    /// One thread at a time closes; before the system's lock.
+    closing: Mutex<()>,
+    watch: Arc<dyn Watch>,
+    /// Requests so far.
+    numbers: Arc<AtomicU64>,
+    /// `RLIMIT_MEMLOCK` for all; `None`: each process' own.
+    memlock: Option<u64>,
+    stop: AtomicBool,
+}
+
+/// What is left when the last process is gone.
+pub(crate) struct Leftovers {
+    /// Containers, groups and devices that nobody had closed.
+    pub(crate) open: Vec<Object>,
+    pub(crate) pins: usize,
+    pub(crate) events: usize,
+}
+
+/// What a door is made of.
+pub(crate) struct Parts {
+    pub(crate) listener: OwnedFd,
+    /// `/dev/vfio` as clients see it.
+    pub(crate) dev_vfio: OwnedFd,
+    pub(crate) system: System,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) watch: Arc<dyn Watch>,
+    pub(crate) memlock: Option<u64>,
+}
+
+/// Passes changes of address spaces on, with the request's number.
+struct Changes {
+    watch: Arc<dyn Watch>,
+    numbers: Arc<AtomicU64>,
+}
+
+impl Observer for Changes {
+    fn event(&mut self, event: &iommu::Event) {
+        self.watch.change(self.numbers.load(Ordering::Relaxed), event);
+    }
+}
+
+impl Door {
+    /// # Errors
+    /// Of the system calls that prepare the files.
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { listener, dev_vfio, mut system, slots, watch, memlock } = parts;
+        let mut files = Files::new()?;
+        let open = |name: &str| {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            rustix::fs::openat(&dev_vfio, name, flags, rustix::fs::Mode::empty())
+        };
+        files.track(open("vfio")?.as_fd(), Kind::Container)?;
+        let mut groups: Vec<_> = slots.iter().map(|s| s.lock().device.function().group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        for group in groups {
+            files.track(open(&group.to_string())?.as_fd(), Kind::Group(group))?;
+        }
+        for slot in &slots {
+            files.track(slot.file(), Kind::Device(slot.id))?;
+        }
+        let numbers = Arc::new(AtomicU64::new(0));
+        let changes = Changes { watch: Arc::clone(&watch), numbers: Arc::clone(&numbers) };
+        system.shared_mut().observer = Box::new(changes);
+        Ok(Self {
+            listener,
+            dialect: system.shared().host.dialect.clone(),
+            system: Mutex::new(system),
+            containers: Containers::default(),
+            slots,
+            files,
+            processes: Processes::default(),
+            pins: Pins::default(),
+            events: Events::default(),
+            watcher: watcher::Watcher::new()?,
+            opening: Mutex::new(()),
+            closing: Mutex::new(()),
+            watch,
+            numbers,
+            memlock,
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    fn slot(&self, id: DeviceId) -> Option<&Slot> {
+        self.slots.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// The number of a request that takes effect now.
+    fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.load(Ordering::Relaxed)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The device whose registers are mapped there.
+    fn device_of(&self, vma: &Vma) -> Option<DeviceId> {
+        let dev = rustix::fs::makedev(vma.device.0, vma.device.1);
+        match self.files.kind_of(dev, vma.inode)? {
+            Kind::Device(id) if vma.inode != 0 => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether a device answers to accesses of its memory. A device that is busy is taken to.
+    fn decodes(&self, id: DeviceId) -> bool {
+        let guarded = self.slot(id).and_then(Slot::try_lock);
+        guarded.is_none_or(|guarded| guarded.device.decodes_memory())
+    }
+
+    fn dma_read(&self, at: Backing, data: &mut [u8]) -> Result<(), BadAddress> {
+        let mm = self.processes.mm_by_id(at.mm).ok_or(BadAddress)?;
+        if mm.dma_read(at.vaddr, data) { Ok(()) } else { Err(BadAddress) }
+    }
+
+    fn dma_write(&self, at: Backing, data: &[u8]) -> Result<(), BadAddress> {
+        let mm = self.processes.mm_by_id(at.mm).ok_or(BadAddress)?;
+        if mm.dma_write(at.vaddr, data) { Ok(()) } else { Err(BadAddress) }
+    }
+
+    fn signal(&self, event: EventId) {
+        if self.events.signal(event) {
+            self.watch.interrupt();
+        } else {
+            self.watch.trouble("an interrupt was lost: the counter of its eventfd is full");
+        }
+    }
+
+    fn fault(&self, device: DeviceId, fault: &Fault) {
+        self.watch.fault(self.number(), device, fault);
+    }
+
+    /// Runs `f` with a device's lock held and nobody asking; then brings its registers up to date.
+    fn on_hardware<R>(
+        &self,
+        slot: &Slot,
+        guarded: &mut slot::Guarded,
+        f: impl FnOnce(&mut slot::Guarded, &mut Upstream<'_>) -> R,
+    ) -> R {
+        let mut client = Client::nobody(self);
+        let mut containers = &self.containers;
+        let result =
+            f(guarded, &mut Upstream { containers: &mut containers, platform: &mut client });
+        slot.show(guarded);
+        result
+    }
+
+    /// Lets everybody who waits inside see that the session is over.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.watcher.wake();
+        for slot in &self.slots {
+            slot.kick();
+        }
+    }
+
+    /// After the last process: closes what is open, and says what was.
+    pub(crate) fn close_all(&self) -> Leftovers {
+        self.close_closed(true);
+        let open = self.files.open();
+        for object in self.files.take_all() {
+            self.close(object);
+        }
+        Leftovers { open, pins: self.pins.len(), events: self.events.len() }
+    }
+}

@@ -1,0 +1,196 @@
+//! The processes behind system calls: found by thread, remembered, and never mistaken.
+//!
+//! A thread's number is all that a notification says. Numbers are used again, so what is remembered
+//! of one is checked each time: the thread must still be one of the process that it was.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use iommu::MmId;
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+
+use super::memory::Mm;
+use crate::sys::client;
+
+/// Processes remembered before the dead ones are looked for.
+const SWEEP: usize = 64;
+
+/// A process.
+pub(crate) struct Process {
+    tgid: i32,
+    pidfd: OwnedFd,
+    /// Its `/proc/PID/task`.
+    tasks: OwnedFd,
+    mm: Mutex<Option<Arc<Mm>>>,
+}
+
+impl Process {
+    fn open(tgid: i32) -> io::Result<Self> {
+        let pid = Pid::from_raw(tgid).ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let tasks = rustix::fs::open(format!("/proc/{tgid}/task"), flags, Mode::empty())?;
+        Ok(Self { tgid, pidfd, tasks, mm: Mutex::new(None) })
+    }
+
+    /// Its number.
+    pub(crate) const fn tgid(&self) -> i32 {
+        self.tgid
+    }
+
+    fn has_thread(&self, tid: i32) -> bool {
+        let mut text = [0; 12];
+        let name = decimal(tid, &mut text);
+        rustix::fs::accessat(&self.tasks, name, Access::EXISTS, AtFlags::empty()).is_ok()
+    }
+
+    fn is_dead(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n != 0)
+    }
+
+    /// A copy of one of its descriptors. The copy shares the open file: hold it no longer than
+    /// needed.
+    ///
+    /// # Errors
+    /// `EBADF`: there is no such descriptor.
+    pub(crate) fn descriptor(&self, fd: i32) -> io::Result<OwnedFd> {
+        Ok(rustix::process::pidfd_getfd(&self.pidfd, fd, PidfdGetfdFlags::empty())?)
+    }
+
+    /// `RLIMIT_MEMLOCK` in bytes.
+    pub(crate) fn memlock_limit(&self) -> u64 {
+        // A process that is gone locks nothing more.
+        client::memlock_limit(self.tgid).unwrap_or(0)
+    }
+}
+
+/// `tid` in decimal digits.
+fn decimal(tid: i32, text: &mut [u8; 12]) -> &str {
+    use std::io::Write as _;
+    let mut rest = &mut text[..];
+    // Eleven characters are enough for any.
+    let _ = write!(rest, "{tid}");
+    let len = 12 - rest.len();
+    std::str::from_utf8(&text[..len]).unwrap_or_default()
+}
+
+/// The processes that were met.
+#[derive(Default)]
+pub(crate) struct Processes {
+    by_tid: Mutex<HashMap<i32, Arc<Process>>>,
+    mms: RwLock<HashMap<MmId, Arc<Mm>>>,
+    next_mm: AtomicU32,
+}
+
+impl Processes {
+    /// The process of a thread. Until the thread's system call is seen to wait still, it may be
+    /// that of another with the same number.
+    ///
+    /// # Errors
+    /// The thread is gone, or we may not look into it.
+    pub(crate) fn of(&self, tid: i32) -> io::Result<Arc<Process>> {
+        let mut known = self.by_tid.lock();
+        if let Some(process) = known.get(&tid)
+            && process.has_thread(tid)
+        {
+            return Ok(Arc::clone(process));
+        }
+        if known.len() >= SWEEP {
+            known.retain(|tid, process| process.has_thread(*tid));
+            let mut mms = self.mms.write();
+            mms.retain(|_, mm| Arc::strong_count(mm) > 1 || mm.is_alive());
+        }
+        let tgid = tgid_of(tid)?;
+        let same = known.values().find(|p| p.tgid == tgid && !p.is_dead()).cloned();
+        let process = match same {
+            Some(process) => process,
+            None => Arc::new(Process::open(tgid)?),
+        };
+        known.insert(tid, Arc::clone(&process));
+        Ok(process)
+    }
+
+    /// The address space of a process, as it is now: another after an `exec`.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub(crate) fn mm(&self, process: &Process) -> io::Result<Arc<Mm>> {
+        let mut current = process.mm.lock();
+        if let Some(mm) = &*current
+            && mm.is_alive()
+        {
+            return Ok(Arc::clone(mm));
+        }
+        let id = MmId(self.next_mm.fetch_add(1, Ordering::Relaxed));
+        let mm = Arc::new(Mm::open(id, process.tgid)?);
+        self.mms.write().insert(id, Arc::clone(&mm));
+        *current = Some(Arc::clone(&mm));
+        Ok(mm)
+    }
+
+    /// An address space by name.
+    pub(crate) fn mm_by_id(&self, id: MmId) -> Option<Arc<Mm>> {
+        self.mms.read().get(&id).cloned()
+    }
+}
+
+/// The number of a thread's process.
+fn tgid_of(tid: i32) -> io::Result<i32> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    File::open(format!("/proc/{tid}/status"))?.read_to_string(&mut text)?;
+    let tgid = text.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+    tgid.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_belongs_to_its_process_while_it_lives() {
+        let processes = Processes::default();
+        let (tell, hear) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            let _ = stopped.recv();
+        });
+        let tid = hear.recv().unwrap();
+        let process = processes.of(tid).unwrap();
+        assert_eq!(process.tgid(), std::process::id().cast_signed());
+        assert!(Arc::ptr_eq(&process, &processes.of(process.tgid()).unwrap()));
+        drop(stop);
+        thread.join().unwrap();
+        // The kernel takes the number away a little after the join.
+        while process.has_thread(tid) {
+            std::thread::yield_now();
+        }
+        assert!(processes.of(tid).is_err());
+    }
+
+    #[test]
+    fn one_address_space_has_one_name() {
+        let processes = Processes::default();
+        let process = processes.of(std::process::id().cast_signed()).unwrap();
+        let mm = processes.mm(&process).unwrap();
+        assert!(Arc::ptr_eq(&mm, &processes.mm(&process).unwrap()));
+        assert!(processes.mm_by_id(mm.id()).is_some());
+        assert!(processes.mm_by_id(MmId(77)).is_none());
+    }
+
+    #[test]
+    fn digits() {
+        let mut text = [0; 12];
+        assert_eq!(decimal(0, &mut text), "0");
+        assert_eq!(decimal(i32::MIN, &mut text), "-2147483648");
+    }
+}

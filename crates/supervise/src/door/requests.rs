@@ -1,0 +1,271 @@
+//! Requests: `ioctl` and `mmap` on containers, groups and devices, and what happens as these close.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use vfio::{Answer, Ctx, DeviceId, Refusal};
+
+use super::Door;
+use super::caller::Client;
+use super::devices::InHand;
+use super::files::{Identity, Kind, Object};
+use super::process::Process;
+use crate::sys::notify::{Notification, Response};
+use crate::watch::{Call, Request, Target};
+
+impl From<Object> for Target {
+    fn from(object: Object) -> Self {
+        match object {
+            Object::Container(id) => Self::Container(id),
+            Object::Group(id) => Self::Group(id),
+            Object::Device(id) => Self::Device(id),
+        }
+    }
+}
+
+/// What a descriptor came to.
+pub(super) enum Found {
+    /// None of ours: the kernel's.
+    Foreign,
+    Object(Object),
+    /// The open itself would have failed.
+    Refused(Object, Refusal),
+}
+
+impl Door {
+    /// What a descriptor of a process stands for; an open file that is met for the first time is opened
+    /// now.
+    pub(super) fn find(&self, process: &Process, fd: i32) -> Found {
+        let Ok(file) = process.descriptor(fd) else { return Found::Foreign };
+        match self.files.identify(file.as_fd()) {
+            Identity::Foreign => Found::Foreign,
+            Identity::Known(object) => Found::Object(object),
+            Identity::New(_) => self.open(process, file.as_fd()),
+        }
+    }
+
+    /// The first request on an open file.
+    fn open(&self, process: &Process, file: BorrowedFd<'_>) -> Found {
+        let _one_at_a_time = self.opening.lock();
+        let object = match self.files.identify(file) {
+            Identity::Foreign => return Found::Foreign,
+            Identity::Known(object) => return Found::Object(object),
+            Identity::New(Kind::Container) => Object::Container(self.containers.open()),
+            Identity::New(Kind::Group(id)) => {
+                if let Err(refusal) = self.system.lock().open_group(id) {
+                    return Found::Refused(Object::Group(id), refusal);
+                }
+                Object::Group(id)
+            }
+            // A device's open files are tagged as they are given out; this one was opened by name.
+            Identity::New(Kind::Device(_)) => return Found::Foreign,
+        };
+        let object = match self.files.give(file, object) {
+            Ok(_) => object,
+            Err(_) => return Found::Foreign,
+        };
+        self.tell(process, object, Call::Open, Ok(0), None, self.next_number());
+        Found::Object(object)
+    }
+
+    /// `ioctl`; `None` when it has returned already.
+    pub(super) fn ioctl(
+        &self,
+        process: &Process,
+        notification: &Notification,
+        fd: i32,
+        request: u32,
+        arg: u64,
+    ) -> Option<Response> {
+        self.close_closed(false);
+        let object = match self.find(process, fd) {
+            Found::Foreign => return Some(Response::Continue),
+            Found::Refused(object, refusal) => {
+                let errno = refusal.errno(&self.dialect).number();
+                let number = self.next_number();
+                self.tell(process, object, Call::Open, Err(errno), Some(refusal), number);
+                return Some(Response::Error(errno));
+            }
+            Found::Object(object) => object,
+        };
+        let mut client = Client::of(self, process, notification.id, notification.tid);
+        if arg != 0 {
+            client.look_ahead(arg);
+        }
+        let mut devices = InHand::none(self);
+        let answer = loop {
+            // The device first, so that nobody waits for it while holding the system.
+            if let Object::Device(id) = object
+                && devices.get(id).is_none()
+                && let Err(id) = devices.wait_for(id)
+            {
+                return Some(self.stuck(id));
+            }
+            let answer = self.issue(&mut client, &mut devices, object, request, arg);
+            match devices.wait_for_busy() {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(id) => return Some(self.stuck(id)),
+            }
+            if !client.fetch() {
+                break answer;
+            }
+        };
+        self.let_go(devices);
+        self.containers.drop_dead();
+        let written = client.finish();
+        let answer = match written {
+            Err(bad) if answer.is_ok() => Err(bad.into()),
+            _ => answer,
+        };
+        let returned = client.returned;
+        let number = client.number;
+        let (read, written) = client.into_pieces();
+        let (value, refusal) = match answer {
+            Ok(value) => (Ok(value), None),
+            Err(refusal) => (Err(refusal.errno(&self.dialect).number()), Some(refusal)),
+        };
+        let call = Call::Ioctl { request, arg, read, written };
+        self.tell(process, object, call, value, refusal, number);
+        match (returned, value) {
+            (Some(_), _) => None,
+            (None, Ok(value)) => Some(Response::Value(value)),
+            (None, Err(errno)) => Some(Response::Error(errno)),
+        }
+    }
+
+    fn issue<'a>(
+        &'a self,
+        client: &mut Client<'a>,
+        devices: &mut InHand<'a>,
+        object: Object,
+        request: u32,
+        arg: u64,
+    ) -> Answer {
+        let mut system = self.system.lock();
+        client.number = self.next_number();
+        let mut containers = &self.containers;
+        let mut ctx = Ctx { caller: client, containers: &mut containers, devices };
+        match object {
+            Object::Container(id) => system.container_ioctl(id, &mut ctx, request, arg),
+            Object::Group(id) => system.group_ioctl(id, &mut ctx, request, arg),
+            Object::Device(id) => system.device_ioctl(id, &mut ctx, request, arg),
+        }
+    }
+
+    /// After a request: its devices may have something to do, and watch other eventfds.
+    fn let_go(&self, mut devices: InHand<'_>) {
+        let ids = devices.ids();
+        for id in &ids {
+            if let Some(guarded) = devices.get(*id) {
+                self.update_watched(*id, guarded);
+            }
+        }
+        drop(devices);
+        for slot in ids.iter().filter_map(|id| self.slot(*id)) {
+            slot.kick();
+        }
+    }
+
+    /// A device that does not come back from an access to a client's memory.
+    pub(super) fn stuck(&self, id: DeviceId) -> Response {
+        let name = self.slot(id).map_or("a device", |slot| &slot.name);
+        self.watch.trouble(&format!(
+            "{name} waits for the client's memory (a fault that nobody serves?); a request was refused \
+             with EIO"
+        ));
+        Response::Error(libc::EIO)
+    }
+
+    /// `mmap` of a device's descriptor: the kernel maps it when it may be.
+    pub(super) fn map(
+        &self,
+        process: &Process,
+        fd: i32,
+        offset: u64,
+        len: u64,
+        shared: bool,
+    ) -> Option<Response> {
+        let Found::Object(object @ Object::Device(id)) = self.find(process, fd) else {
+            return Some(Response::Continue);
+        };
+        let Some(guarded) = self.slot(id)?.lock_within(super::caller::PATIENCE) else {
+            return Some(self.stuck(id));
+        };
+        let mapped = guarded.device.mmap(offset, len, shared);
+        let number = self.next_number();
+        drop(guarded);
+        let call = Call::Map { offset, len, shared };
+        match mapped {
+            Ok(_) => {
+                self.tell(process, object, call, Ok(0), None, number);
+                Some(Response::Continue)
+            }
+            Err(refusal) => {
+                let refusal = Refusal::from(refusal);
+                let errno = refusal.errno(&self.dialect).number();
+                self.tell(process, object, call, Err(errno), Some(refusal), number);
+                Some(Response::Error(errno))
+            }
+        }
+    }
+
+    /// Tells those who watch of a request.
+    pub(super) fn tell(
+        &self,
+        process: &Process,
+        object: Object,
+        call: Call,
+        answer: Result<i64, i32>,
+        refusal: Option<Refusal>,
+        number: u64,
+    ) {
+        let (pid, target) = (process.tgid(), object.into());
+        self.watch.request(&Request { number, pid, target, call, answer, refusal });
+    }
+
+    /// Closes what has no descriptor any more; with `look`, also where nothing was told of.
+    pub(super) fn close_closed(&self, look: bool) {
+        /// How long a request waits for what was closed before it.
+        const TURN: Duration = Duration::from_millis(50);
+        let _in_turn = self.closing.try_lock_for(TURN);
+        if self.files.something_closed() || look {
+            for object in self.files.take_closed() {
+                self.close(object);
+            }
+        }
+    }
+
+    pub(super) fn close(&self, object: Object) {
+        let mut client = Client::nobody(self);
+        let mut devices = InHand::none(self);
+        let number = loop {
+            let mut containers = &self.containers;
+            let mut ctx =
+                Ctx { caller: &mut client, containers: &mut containers, devices: &mut devices };
+            let mut system = self.system.lock();
+            let number = self.next_number();
+            match object {
+                Object::Container(id) => self.containers.close(id),
+                Object::Group(id) => system.close_group(id, &mut ctx),
+                Object::Device(id) => system.close_device(id, &mut ctx),
+            }
+            drop(system);
+            match devices.wait_for_busy() {
+                Ok(false) => break number,
+                Ok(true) => {}
+                Err(id) => {
+                    self.stuck(id);
+                    break number;
+                }
+            }
+        };
+        self.let_go(devices);
+        self.containers.drop_dead();
+        // What a device still moves to memory that went with it, it moves nowhere.
+        let _ = client.finish();
+        let (pid, target) = (0, object.into());
+        let call = Call::Close;
+        self.watch.request(&Request { number, pid, target, call, answer: Ok(0), refusal: None });
+    }
+}

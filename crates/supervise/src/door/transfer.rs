@@ -1,0 +1,172 @@
+//! `pread`, `pwrite` and their like on a device's descriptor.
+
+use std::os::fd::AsFd;
+
+use vfio::device::DeviceRefusal;
+use vfio::{DeviceId, Refusal};
+
+use super::Door;
+use super::caller::PATIENCE;
+use super::decode::{Buffers, Transfer};
+use super::files::{Identity, Object};
+use super::process::Process;
+use crate::sys::client;
+use crate::sys::notify::Response;
+use crate::watch::Call;
+
+/// Buffers that one system call may have (`IOV_MAX`).
+const MOST_BUFFERS: u64 = 1024;
+/// Bytes that are moved at a time.
+const CHUNK: u64 = 1 << 16;
+
+/// A buffer of the client.
+struct Buffer {
+    addr: u64,
+    len: u64,
+}
+
+impl Door {
+    pub(super) fn transfer(
+        &self,
+        process: &Process,
+        tid: i32,
+        fd: i32,
+        transfer: &Transfer,
+    ) -> Option<Response> {
+        let file = process.descriptor(fd).ok()?;
+        let found = self.files.identify(file.as_fd());
+        drop(file);
+        let Identity::Known(Object::Device(id)) = found else {
+            return Some(Response::Continue);
+        };
+        // Files without iterators of their own take only hints.
+        const HINTS: u32 = libc::RWF_HIPRI as u32;
+        if transfer.flags & !HINTS != 0 {
+            return Some(Response::Error(libc::EOPNOTSUPP));
+        }
+        let buffers = match transfer.buffers {
+            Buffers::One { addr, len } => vec![Buffer { addr, len }],
+            Buffers::List { count, .. } if count > MOST_BUFFERS => {
+                return Some(Response::Error(libc::EINVAL));
+            }
+            Buffers::List { addr, count } => match list(tid, addr, count) {
+                Some(list) => list,
+                None => return Some(Response::Error(libc::EFAULT)),
+            },
+        };
+        let (mut at, mut done) = (transfer.offset, 0_i64);
+        for Buffer { mut addr, mut len } in buffers {
+            while len != 0 {
+                let part = len.min(CHUNK);
+                let moved = if transfer.write {
+                    self.write(process, tid, id, at, addr, part)
+                } else {
+                    self.read(process, tid, id, at, addr, part)
+                };
+                let moved = match moved {
+                    Ok(moved) => moved,
+                    // What was moved before counts.
+                    Err(_) if done > 0 => return Some(Response::Value(done)),
+                    Err(response) => return Some(response),
+                };
+                done += i64::try_from(moved).unwrap_or(0);
+                if moved < part {
+                    return Some(Response::Value(done));
+                }
+                (at, addr, len) = (at.wrapping_add(part), addr.wrapping_add(part), len - part);
+            }
+        }
+        Some(Response::Value(done))
+    }
+
+    fn read(
+        &self,
+        process: &Process,
+        tid: i32,
+        id: DeviceId,
+        offset: u64,
+        addr: u64,
+        count: u64,
+    ) -> Result<u64, Response> {
+        let mut data = vec![0; usize::try_from(count).unwrap_or(0)];
+        let (count, (moved, number)) =
+            (data.len(), self.access(id, |device, up| device.read(up, offset, &mut data))?);
+        let len = *moved.as_ref().unwrap_or(&0);
+        data.truncate(len);
+        let fault = client::write_memory(tid, addr, &data) != len;
+        let call = Call::Read { offset, count, data };
+        self.moved(process, id, call, moved, number, fault)
+    }
+
+    fn write(
+        &self,
+        process: &Process,
+        tid: i32,
+        id: DeviceId,
+        offset: u64,
+        addr: u64,
+        count: u64,
+    ) -> Result<u64, Response> {
+        let mut data = vec![0; usize::try_from(count).unwrap_or(0)];
+        let copied = client::read_memory(tid, addr, &mut data);
+        let fault = copied != data.len();
+        data.truncate(copied);
+        let (moved, number) = self.access(id, |device, up| device.write(up, offset, &data))?;
+        self.moved(process, id, Call::Write { offset, data }, moved, number, fault)
+    }
+
+    /// An access, with the device in hand.
+    #[expect(clippy::type_complexity, reason = "what came of it, and its number")]
+    fn access(
+        &self,
+        id: DeviceId,
+        f: impl FnOnce(
+            &mut vfio::device::Device,
+            &mut vfio::device::Upstream<'_>,
+        ) -> Result<usize, DeviceRefusal>,
+    ) -> Result<(Result<usize, DeviceRefusal>, u64), Response> {
+        let slot = self.slot(id).ok_or(Response::Error(libc::ENODEV))?;
+        let mut guarded = slot.lock_within(PATIENCE).ok_or_else(|| self.stuck(id))?;
+        let number = self.next_number();
+        let moved = self.on_hardware(slot, &mut guarded, |guarded, up| {
+            // What was written to mapped registers before comes before.
+            slot.take_batch(guarded, up);
+            f(&mut guarded.device, up)
+        });
+        drop(guarded);
+        slot.kick();
+        Ok((moved, number))
+    }
+
+    fn moved(
+        &self,
+        process: &Process,
+        id: DeviceId,
+        call: Call,
+        moved: Result<usize, DeviceRefusal>,
+        number: u64,
+        fault: bool,
+    ) -> Result<u64, Response> {
+        let (answer, refusal) = match moved {
+            Ok(_) if fault => (Err(libc::EFAULT), None),
+            Ok(moved) => (Ok(i64::try_from(moved).unwrap_or(i64::MAX)), None),
+            Err(refusal) => {
+                let refusal = Refusal::from(refusal);
+                (Err(refusal.errno(&self.dialect).number()), Some(refusal))
+            }
+        };
+        self.tell(process, Object::Device(id), call, answer, refusal, number);
+        answer.map(i64::unsigned_abs).map_err(Response::Error)
+    }
+}
+
+/// The buffers of a list in the client's memory.
+fn list(tid: i32, addr: u64, count: u64) -> Option<Vec<Buffer>> {
+    let mut bytes = vec![0; usize::try_from(count).ok()? * 16];
+    if client::read_memory(tid, addr, &mut bytes) != bytes.len() {
+        return None;
+    }
+    let word = |bytes: &[u8]| Some(u64::from_ne_bytes(bytes.try_into().ok()?));
+    let buffer = |b: &[u8]| Some(Buffer { addr: word(b.get(..8)?)?, len: word(b.get(8..)?)? });
+    bytes.chunks_exact(16).map(buffer).collect()
+}

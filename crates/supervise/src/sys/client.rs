@@ -1,0 +1,40 @@
+//! Memory and limits of another process.
+
+use std::io;
+
+use super::last_error;
+
+/// Copies from address `addr` of a process; how many bytes, fewer where its memory ends.
+pub(crate) fn read_memory(pid: i32, addr: u64, data: &mut [u8]) -> usize {
+    let local = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: data.len() };
+    // SAFETY: the kernel writes at most `data.len()` bytes to `data`; what `remote` names is checked
+    // against the other process' memory.
+    let copied =
+        unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(copied).unwrap_or(0)
+}
+
+/// Copies to address `addr` of a process; how many bytes, fewer where its memory ends or may not be
+/// written.
+pub(crate) fn write_memory(pid: i32, addr: u64, data: &[u8]) -> usize {
+    let local = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: data.len() };
+    // SAFETY: the kernel only reads `data`; what `remote` names is checked against the other process'
+    // memory.
+    let copied =
+        unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(copied).unwrap_or(0)
+}
+
+/// `RLIMIT_MEMLOCK` of a process in bytes; `u64::MAX` is no limit.
+///
+/// # Errors
+/// Of `prlimit`.
+pub(crate) fn memlock_limit(pid: i32) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: nothing is set; the kernel writes one `rlimit`, which `limit` is.
+    let answer =
+        unsafe { libc::prlimit(pid, libc::RLIMIT_MEMLOCK, std::ptr::null(), &raw mut limit) };
+    if answer == 0 { Ok(limit.rlim_cur) } else { Err(last_error()) }
+}

@@ -1,0 +1,96 @@
+//! Seccomp user notification: system calls of other processes, waiting for an answer.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::last_error;
+
+/// A system call that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Notification {
+    /// Its name: valid until it is answered or its thread is gone.
+    pub(crate) id: u64,
+    /// The thread, as we number it.
+    pub(crate) tid: i32,
+    /// The system call's number.
+    pub(crate) number: i64,
+    /// Its arguments.
+    pub(crate) args: [u64; 6],
+}
+
+/// What a system call comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Response {
+    /// It returns this.
+    Value(i64),
+    /// It fails with this error number.
+    Error(i32),
+    /// The kernel carries it out.
+    Continue,
+}
+
+/// Waits for the next system call.
+///
+/// # Errors
+/// `ENOENT`: its thread was gone before it could be had, or (since Linux 6.11) nobody is left under
+/// the filter. `EINTR`.
+pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<Notification> {
+    // SAFETY: all zero is a valid value of this plain structure; the kernel wants it so.
+    let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    let request = libc::SECCOMP_IOCTL_NOTIF_RECV;
+    // SAFETY: the request writes one `seccomp_notif`, which `notif` is.
+    let answer = unsafe { libc::ioctl(listener.as_raw_fd(), request, &raw mut notif) };
+    if answer != 0 {
+        return Err(last_error());
+    }
+    Ok(Notification {
+        id: notif.id,
+        tid: notif.pid.cast_signed(),
+        number: i64::from(notif.data.nr),
+        args: notif.data.args,
+    })
+}
+
+/// Answers a system call.
+///
+/// # Errors
+/// `ENOENT`: its thread is gone.
+pub(crate) fn respond(listener: BorrowedFd<'_>, id: u64, response: Response) -> io::Result<()> {
+    let (val, error, flags) = match response {
+        Response::Value(value) => (value, 0, 0),
+        Response::Error(errno) => (0, -errno, 0),
+        Response::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+    };
+    let mut resp = libc::seccomp_notif_resp { id, val, error, flags };
+    let request = libc::SECCOMP_IOCTL_NOTIF_SEND;
+    // SAFETY: the request reads one `seccomp_notif_resp`, which `resp` is.
+    let answer = unsafe { libc::ioctl(listener.as_raw_fd(), request, &raw mut resp) };
+    if answer == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Whether the system call still waits: what was looked up by its thread's number until now belongs
+/// to its thread.
+pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
+    let request = libc::SECCOMP_IOCTL_NOTIF_ID_VALID;
+    // SAFETY: the request reads one `u64`, which `id` is.
+    unsafe { libc::ioctl(listener.as_raw_fd(), request, &raw const id) == 0 }
+}
+
+/// Gives the thread that waits a copy of `fd`, close-on-exec, and lets its system call return the
+/// descriptor's number: in one step, so that there is no descriptor without an answer.
+///
+/// # Errors
+/// `EMFILE`, as the thread would have got it; `ENOENT`: it is gone.
+pub(crate) fn return_fd(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut add = libc::seccomp_notif_addfd {
+        id,
+        flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
+        srcfd: fd.as_raw_fd().cast_unsigned(),
+        newfd: 0,
+        newfd_flags: libc::O_CLOEXEC.cast_unsigned(),
+    };
+    let request = libc::SECCOMP_IOCTL_NOTIF_ADDFD;
+    // SAFETY: the request reads one `seccomp_notif_addfd`, which `add` is.
+    let answer = unsafe { libc::ioctl(listener.as_raw_fd(), request, &raw mut add) };
+    if answer < 0 { Err(last_error()) } else { Ok(answer) }
+}

@@ -1,0 +1,112 @@
+//! What happens in a session, told to whoever wants to know: traces, reports, decoded output.
+
+use iommu::{Event, Fault};
+use vfio::{ContainerId, DeviceId, GroupId, Refusal};
+
+/// What a request was addressed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A container: one open of `/dev/vfio/vfio`.
+    Container(ContainerId),
+    /// A group: an open of `/dev/vfio/N`.
+    Group(GroupId),
+    /// A device.
+    Device(DeviceId),
+}
+
+/// Bytes of the client's memory that a request read or wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The client's address of the first byte.
+    pub addr: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What the program asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// The first request on an open file; it stands for the `open`.
+    Open,
+    /// The last descriptor was closed.
+    Close,
+    /// `ioctl`.
+    Ioctl {
+        /// The request number.
+        request: u32,
+        /// Its argument, by value.
+        arg: u64,
+        /// What was read of the client's memory.
+        read: Vec<Piece>,
+        /// What was written there.
+        written: Vec<Piece>,
+    },
+    /// `pread` and its like.
+    Read {
+        /// Position in the device's file.
+        offset: u64,
+        /// Bytes that were asked for.
+        count: usize,
+        /// The bytes that were read.
+        data: Vec<u8>,
+    },
+    /// `pwrite` and its like.
+    Write {
+        /// Position in the device's file.
+        offset: u64,
+        /// The bytes that were to be written.
+        data: Vec<u8>,
+    },
+    /// `mmap` of a device.
+    Map {
+        /// Position in the device's file.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// The mapping is shared.
+        shared: bool,
+    },
+}
+
+/// A request and what came of it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its number in the session, from 1. Requests that depend on each other are numbered in the
+    /// order in which they took effect; they may be told in another.
+    pub number: u64,
+    /// The process that asked, as the supervisor numbers it.
+    pub pid: i32,
+    /// What it was addressed to.
+    pub target: Target,
+    /// What was asked.
+    pub call: Call,
+    /// What the client got: the value, or the error number.
+    pub answer: Result<i64, i32>,
+    /// Why not.
+    pub refusal: Option<Refusal>,
+}
+
+/// A watcher. Called from several threads at once; what takes long holds up the client.
+pub trait Watch: Send + Sync {
+    /// A request was answered.
+    fn request(&self, _request: &Request) {}
+
+    /// A change of a container's address space, while request `number` (or the one after it) is at
+    /// work.
+    fn change(&self, _number: u64, _event: &Event) {}
+
+    /// A device's access met no memory. `number` is the last request at that time.
+    fn fault(&self, _number: u64, _device: DeviceId, _fault: &Fault) {}
+
+    /// A device moved bytes from or to a client's memory.
+    fn moved(&self, _device: DeviceId, _from_memory: bool, _bytes: usize) {}
+
+    /// An interrupt was delivered to a client.
+    fn interrupt(&self) {}
+
+    /// Something went wrong that is neither a refusal nor a fault: a sentence.
+    fn trouble(&self, _sentence: &str) {}
+}
+
+/// Nobody watches.
+impl Watch for () {}
