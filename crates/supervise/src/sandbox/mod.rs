@@ -1,1 +1,36 @@
 //! Where a client runs: its namespaces, its `/dev` and `/sys`, its system call filter.
+//!
+//! [`Launch::start`] builds a private world for an unmodified program: a mount namespace (in a user
+//! namespace, unless we may mount), real empty files at `/dev/vfio/*`, the emulated functions and
+//! groups in `/sys` beside the host's own, and a seccomp filter that sends the calls which concern
+//! VFIO to a listener. Nothing is left behind: the mounts end with the last process, and the
+//! processes end with [`Processes`], or with the process that launched them, however it ends.
+//!
+//! ```no_run
+//! use softvfio_supervise::sandbox::{Launch, SysFunction, SysGroup, Tree};
+//!
+//! let tree = Tree {
+//!     functions: vec![SysFunction::new("0000:01:00.0", 17, vec![0; 256])],
+//!     groups: vec![SysGroup { number: 17, kind: "DMA".into(), ..SysGroup::default() }],
+//!     ..Tree::default()
+//! };
+//! let mut launched = Launch::new(&tree, "lspci".as_ref()).start()?;
+//! // Answer what comes from `launched.listener` in another thread, then:
+//! launched.processes.go()?;
+//! let status = launched.processes.wait()?;
+//! # Ok::<(), softvfio_supervise::sandbox::LaunchError>(())
+//! ```
+
+mod error;
+mod filter;
+mod host;
+mod init;
+mod launch;
+mod overlay;
+mod script;
+mod tree;
+
+pub use error::LaunchError;
+pub use filter::{ARCH_I386, ARCH_X86_64, Call, Filter, classify};
+pub use launch::{Interrupts, Launch, Launched, Process, Processes};
+pub use tree::{SysFunction, SysGroup, SysIommu, SysLink, SysResource, Tree};

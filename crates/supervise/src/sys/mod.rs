@@ -1,8 +1,10 @@
 //! System calls that no safe wrapper has, each as a safe function.
 
 pub(crate) mod client;
+pub(crate) mod filter;
 pub(crate) mod locks;
 pub(crate) mod notify;
+pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod vma;
 
