@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use softvfio_supervise::sandbox::{
     Filter, Launch, LaunchError, Launched, SysFunction, SysGroup, SysIommu, SysResource, Tree,
+    Verdict, doctor,
 };
 
 const BDF: &str = "0000:01:00.0";
@@ -569,4 +570,16 @@ fn as_nobody() {
     command.arg0("sandbox-nobody").uid(65534).gid(65534).current_dir("/");
     command.args(["--skip", "as_nobody", "--nocapture"]);
     assert!(command.status().unwrap().success(), "not as nobody");
+}
+
+#[test]
+fn doctor_agrees_with_what_happens() {
+    let checks = doctor();
+    for check in &checks {
+        println!("{check}");
+    }
+    let tree = tree();
+    let works = Launch::new(&tree, "true".as_ref()).start().is_ok();
+    let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+    assert_eq!(works, !failed);
 }

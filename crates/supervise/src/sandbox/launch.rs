@@ -193,7 +193,7 @@ impl<'a> Launch<'a> {
     }
 }
 
-fn c_string(text: impl AsRef<OsStr>) -> Result<CString, LaunchError> {
+pub(super) fn c_string(text: impl AsRef<OsStr>) -> Result<CString, LaunchError> {
     let text = text.as_ref();
     CString::new(text.as_bytes()).map_err(|_| LaunchError::BadName(text.into()))
 }
@@ -203,13 +203,13 @@ fn is_root() -> bool {
 }
 
 /// A mount namespace alone is enough: more robust, and all that root needs.
-fn may_mount() -> bool {
+pub(super) fn may_mount() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }
 
 /// A directory to build in; what is below is hidden from init alone, and only meanwhile.
-fn staging() -> Option<PathBuf> {
+pub(super) fn staging() -> Option<PathBuf> {
     ["/tmp", "/mnt", "/run", "/var", "/proc"]
         .map(PathBuf::from)
         .into_iter()

@@ -21,6 +21,7 @@
 //! # Ok::<(), softvfio_supervise::sandbox::LaunchError>(())
 //! ```
 
+mod doctor;
 mod error;
 mod filter;
 mod host;
@@ -30,6 +31,7 @@ mod overlay;
 mod script;
 mod tree;
 
+pub use doctor::{Check, Verdict, doctor};
 pub use error::LaunchError;
 pub use filter::{ARCH_I386, ARCH_X86_64, Call, Filter, classify};
 pub use launch::{Interrupts, Launch, Launched, Process, Processes};

@@ -114,6 +114,9 @@ impl Plan<'_> {
             }
             return Ok(());
         }
+        if dir.opaque {
+            self.script.shadowed.push(path.to_owned());
+        }
         let slot = self.staging.join(self.moves.len().to_string());
         self.push(Step::Mkdir(c(&slot)?));
         self.push(Step::BindSelf(c(&slot)?));
@@ -197,3 +200,6 @@ fn check_name(name: &OsString) -> Result<(), PlanError> {
     let bad = bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/');
     if bad { Err(PlanError::BadName(name.into())) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,8 +87,8 @@ impl Step {
             Step::BindDir { from, to } => {
                 rustix::fs::mkdir(to.as_c_str(), Mode::from_raw_mode(0o755))?;
                 match rustix::mount::mount_bind_recursive(from.as_c_str(), to.as_c_str()) {
-                    // Gone since it was listed: then it is gone here too.
-                    Err(Errno::NOENT) => rustix::fs::rmdir(to.as_c_str()),
+                    // Gone since it was listed, or another: then it is gone here too.
+                    Err(Errno::NOENT | Errno::NOTDIR) => rustix::fs::rmdir(to.as_c_str()),
                     other => other,
                 }
             }
@@ -96,7 +96,7 @@ impl Step {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                 drop(rustix::fs::open(to.as_c_str(), flags, Mode::from_raw_mode(0o644))?);
                 match rustix::mount::mount_bind_recursive(from.as_c_str(), to.as_c_str()) {
-                    Err(Errno::NOENT) => rustix::fs::unlink(to.as_c_str()),
+                    Err(Errno::NOENT | Errno::NOTDIR) => rustix::fs::unlink(to.as_c_str()),
                     other => other,
                 }
             }

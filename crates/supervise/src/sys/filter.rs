@@ -19,7 +19,7 @@ pub(crate) struct Instruction {
 /// notifications. Sets `no_new_privs` only where the kernel asks for it.
 pub(crate) fn install(program: &[Instruction]) -> Result<OwnedFd, Errno> {
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let mut flags = listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let mut flags: u64 = listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     loop {
         match set_filter(program, flags) {
             // Before 5.19: a signal may interrupt a request that is being worked on.
@@ -32,7 +32,7 @@ pub(crate) fn install(program: &[Instruction]) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn set_filter(program: &[Instruction], flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
+pub(super) fn set_filter(program: &[Instruction], flags: u64) -> Result<OwnedFd, Errno> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| Errno::INVAL)?,
         filter: program.as_ptr().cast_mut().cast(),

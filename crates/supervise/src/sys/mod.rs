@@ -5,6 +5,8 @@ pub(crate) mod filter;
 pub(crate) mod locks;
 pub(crate) mod notify;
 pub(crate) mod process;
+pub(crate) mod procmap;
+pub(crate) mod ptrace;
 pub(crate) mod shared;
 pub(crate) mod vma;
 

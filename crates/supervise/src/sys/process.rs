@@ -11,7 +11,7 @@ fn check(result: libc::c_int) -> Result<libc::c_int, Errno> {
     if result < 0 { Err(last()) } else { Ok(result) }
 }
 
-fn last() -> Errno {
+pub(super) fn last() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn keep_only<const N: usize>(keep: [OwnedFd; N]) -> Result<[OwnedFd; 
     let mut above = [0 as RawFd; N];
     for (slot, fd) in above.iter_mut().zip(&keep) {
         // SAFETY: duplicates a descriptor that is ours.
-        *slot = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 64) })?;
+        *slot = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 16) })?;
     }
     // The originals are closed by number below.
     std::mem::forget(keep);
