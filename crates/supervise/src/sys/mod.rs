@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod filter;
 pub(crate) mod locks;
 pub(crate) mod notify;
+pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod procmap;
 pub(crate) mod ptrace;
