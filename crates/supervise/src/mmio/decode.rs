@@ -1,7 +1,7 @@
 //! What an instruction does to memory, in few words.
 //!
-//! Only instructions whose effect is known to the last flag are described; all others are `None`
-//! and the client gets its signal. 64-bit code only. Bytes come from a client: nothing panics.
+//! Only instructions whose effect is known to the last flag are described; all others are
+//! refused and the client gets its signal. 64-bit code only. Bytes come from a client: nothing panics.
 
 use iced_x86::{
     ConditionCode, Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind, Register,
@@ -148,21 +148,27 @@ impl Decoded {
     }
 }
 
-/// Describe the instruction at `rip`.
-pub(crate) fn decode(bytes: &[u8], rip: u64) -> Option<Decoded> {
-    let mut decoder = Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE);
-    let instruction = decoder.decode();
+/// Describe the instruction at `rip`. Refused, it is as many bytes as belong to it, or all if that
+/// is not known.
+pub(crate) fn decode(bytes: &[u8], rip: u64) -> Result<Decoded, &[u8]> {
+    let instruction = Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE).decode();
     if instruction.is_invalid() {
-        return None;
+        return Err(bytes);
     }
-    let op = match instruction.encoding() {
-        EncodingKind::Legacy => text(&instruction)
-            .or_else(|| integer(&instruction))
-            .or_else(|| vector(&instruction, false)),
-        EncodingKind::VEX => vector(&instruction, true),
+    match describe(&instruction) {
+        Some(op) => Ok(Decoded { op, instruction }),
+        None => Err(bytes.get(..instruction.len()).unwrap_or(bytes)),
+    }
+}
+
+fn describe(instruction: &Instruction) -> Option<Op> {
+    match instruction.encoding() {
+        EncodingKind::Legacy => text(instruction)
+            .or_else(|| integer(instruction))
+            .or_else(|| vector(instruction, false)),
+        EncodingKind::VEX => vector(instruction, true),
         _ => None,
-    }?;
-    Some(Decoded { op, instruction })
+    }
 }
 
 fn place(i: &Instruction, operand: u32) -> Option<Place> {

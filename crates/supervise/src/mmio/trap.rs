@@ -56,15 +56,20 @@ pub(super) fn answer(
         let bytes = bytes.to_vec();
         Ok(Outcome::Unsupported(Unsupported { tid, rip: before.rip, address, bytes }))
     };
-    let decoded = if user.cs == LONG_MODE { decode::decode(bytes, before.rip) } else { None };
-    let Some(decoded) = decoded else { return unsupported(bytes) };
+    if user.cs != LONG_MODE {
+        return unsupported(bytes);
+    }
+    let decoded = match decode::decode(bytes, before.rip) {
+        Ok(decoded) => decoded,
+        Err(refused) => return unsupported(refused),
+    };
 
     let mut vectors = match decoded.needs_vectors() {
         true => Some(Vectors::new(ptrace::xstate(tid)?)),
         false => None,
     };
-    let mut memory =
-        ClientMemory { tid, space, bars, fault: address / PAGE, known: (mapping, Some(key)) };
+    let known = [(mapping, Some(key)); 2];
+    let mut memory = ClientMemory { tid, space, bars, fault: address / PAGE, known };
     let mut after = before;
     let result = emulate::execute(&decoded, &mut after, vectors.as_mut(), &mut memory);
     if let Some(vectors) = vectors.as_mut().filter(|vectors| vectors.changed) {
@@ -90,18 +95,21 @@ struct ClientMemory<'a> {
     bars: &'a dyn Bars,
     /// The page that is known to trap.
     fault: u64,
-    /// The last mapping that was asked for, and whose it is.
-    known: (Mapping, Option<u32>),
+    /// The last mappings that were asked for, for this instruction, and whose they are.
+    known: [(Mapping, Option<u32>); 2],
 }
 
 impl ClientMemory<'_> {
     fn mapping(&mut self, address: u64) -> Result<(Mapping, Option<u32>), Stop> {
-        let (known, _) = self.known;
-        if address < known.start || address >= known.end {
-            let mapping = self.space.find(address).map_err(|_| Stop::Fault)?.ok_or(Stop::Fault)?;
-            self.known = (mapping, self.bars.find(mapping.dev, mapping.ino));
+        let holds = |(mapping, _): &&(Mapping, _)| (mapping.start..mapping.end).contains(&address);
+        if let Some(known) = self.known.iter().find(holds) {
+            return Ok(*known);
         }
-        Ok(self.known)
+        let mapping = self.space.find(address).map_err(|_| Stop::Fault)?.ok_or(Stop::Fault)?;
+        let found = (mapping, self.bars.find(mapping.dev, mapping.ino));
+        let [_, last] = self.known;
+        self.known = [last, found];
+        Ok(found)
     }
 
     /// The device that answers for an address, after `plain` was tried on what may be memory.
