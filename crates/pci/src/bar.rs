@@ -60,6 +60,21 @@ impl Bar {
         (start != 0).then_some(Self { start, size, kind })
     }
 
+    /// The flags of its line in sysfs' `resource`.
+    #[must_use]
+    pub fn resource_flags(&self) -> u64 {
+        let flags = match self.kind {
+            BarKind::Io => ResourceFlags::IO,
+            BarKind::Memory { prefetchable, is_64 } => {
+                let mut flags = ResourceFlags::MEM;
+                flags.set(ResourceFlags::PREFETCH, prefetchable);
+                flags.set(ResourceFlags::MEM_64, is_64);
+                flags
+            }
+        };
+        flags.bits()
+    }
+
     /// Whether it decodes memory.
     #[must_use]
     pub const fn is_memory(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The command: VFIO of Linux in user space.
 
 mod replay;
+mod run;
 
 use std::process::ExitCode;
 
@@ -18,10 +19,13 @@ struct Cli {
 enum Command {
     /// Carry out recorded VFIO requests and compare the answers with what kernels gave.
     Replay(replay::Replay),
+    /// Run a program on a software IOMMU with emulated devices.
+    Run(run::Run),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Replay(replay) => replay.run(),
+        Command::Run(run) => run.run(),
     }
 }

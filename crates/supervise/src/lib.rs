@@ -6,8 +6,10 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod door;
+pub mod kinds;
 pub mod mmio;
 pub mod sandbox;
+pub mod session;
 #[allow(unsafe_code, reason = "system calls that no safe wrapper has")]
 mod sys;
 pub mod watch;

@@ -110,3 +110,30 @@ pub trait Watch: Send + Sync {
 
 /// Nobody watches.
 impl Watch for () {}
+
+/// Several watch.
+impl Watch for Vec<std::sync::Arc<dyn Watch>> {
+    fn request(&self, request: &Request) {
+        self.iter().for_each(|watch| watch.request(request));
+    }
+
+    fn change(&self, number: u64, event: &Event) {
+        self.iter().for_each(|watch| watch.change(number, event));
+    }
+
+    fn fault(&self, number: u64, device: DeviceId, fault: &Fault) {
+        self.iter().for_each(|watch| watch.fault(number, device, fault));
+    }
+
+    fn moved(&self, device: DeviceId, from_memory: bool, bytes: usize) {
+        self.iter().for_each(|watch| watch.moved(device, from_memory, bytes));
+    }
+
+    fn interrupt(&self) {
+        self.iter().for_each(|watch| watch.interrupt());
+    }
+
+    fn trouble(&self, sentence: &str) {
+        self.iter().for_each(|watch| watch.trouble(sentence));
+    }
+}

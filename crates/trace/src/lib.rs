@@ -29,6 +29,7 @@ mod machine;
 mod names;
 mod ops;
 mod process;
+pub mod profile;
 mod reader;
 pub mod report;
 mod request;

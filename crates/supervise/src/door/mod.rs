@@ -13,11 +13,11 @@
 
 mod caller;
 mod containers;
-mod decode;
 mod devices;
 mod events;
 mod files;
 mod memory;
+mod mmio;
 mod process;
 mod receive;
 mod requests;
@@ -44,11 +44,10 @@ use self::events::Events;
 use self::files::{Files, Kind, Object};
 use self::memory::Pins;
 use self::process::Processes;
-use self::slot::Slot;
 use crate::sys::vma::Vma;
 use crate::watch::Watch;
 
-pub(crate) use self::slot::can_poll;
+pub(crate) use self::slot::{Slot, can_poll};
 
 /// What a session's threads share.
 pub(crate) struct Door {
@@ -150,6 +149,11 @@ impl Door {
 
     fn slot(&self, id: DeviceId) -> Option<&Slot> {
         self.slots.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// How many devices there are.
+    pub(crate) const fn devices(&self) -> usize {
+        self.slots.len()
     }
 
     /// The number of a request that takes effect now.

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use super::Door;
-use super::decode::{Call, decode};
+use super::transfer::{Buffers, Transfer};
+use crate::sandbox::{Call, classify};
 use crate::sys::notify::{self, Notification, Response};
 
 impl Door {
@@ -38,7 +39,8 @@ impl Door {
             // A thread that was killed meanwhile waits for nothing.
             let _ = notify::respond(self.listener.as_fd(), notification.id, response);
         };
-        let Some((fd, call)) = decode(notification) else {
+        let Notification { arch, number, args, .. } = *notification;
+        let Some(call) = classify(arch, number, args) else {
             return respond(Response::Continue);
         };
         let process = self.processes.of(notification.tid);
@@ -50,9 +52,25 @@ impl Door {
             return respond(Response::Error(libc::EPERM));
         };
         let response = match call {
-            Call::Ioctl { request, arg } => self.ioctl(&process, notification, fd, request, arg),
-            Call::Transfer(transfer) => self.transfer(&process, notification.tid, fd, &transfer),
-            Call::Map { len, offset, shared } => self.map(&process, fd, offset, len, shared),
+            Call::Ioctl { fd, cmd, arg } => self.ioctl(&process, notification, fd, cmd, arg),
+            Call::Buffer { fd, write, address, size, offset } => {
+                let buffers = Buffers::One { addr: address, len: size };
+                let transfer = Transfer { fd, write, buffers, offset, flags: 0 };
+                self.transfer(&process, notification.tid, &transfer)
+            }
+            Call::Vector { fd, write, iov, count, offset, flags, compat } => {
+                let buffers = Buffers::List { addr: iov, count, compat };
+                let transfer = Transfer { fd, write, buffers, offset, flags };
+                self.transfer(&process, notification.tid, &transfer)
+            }
+            Call::Mmap { size, flags, fd, offset, .. } => match flags.cast_signed() {
+                flags if flags & libc::MAP_ANONYMOUS != 0 => Some(Response::Continue),
+                flags => {
+                    // `MAP_SHARED_VALIDATE` has that bit too.
+                    let shared = flags & libc::MAP_SHARED != 0;
+                    self.map(&process, fd, offset, size, shared)
+                }
+            },
         };
         if let Some(response) = response {
             respond(response);

@@ -7,7 +7,6 @@ use vfio::{DeviceId, Refusal};
 
 use super::Door;
 use super::caller::PATIENCE;
-use super::decode::{Buffers, Transfer};
 use super::files::{Identity, Object};
 use super::process::Process;
 use crate::sys::client;
@@ -18,6 +17,39 @@ use crate::watch::Call;
 const MOST_BUFFERS: u64 = 1024;
 /// Bytes that are moved at a time.
 const CHUNK: u64 = 1 << 16;
+
+/// Where the bytes of a transfer are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Buffers {
+    /// Here, so many.
+    One {
+        /// The client's address.
+        addr: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// In so many buffers, whose list is here.
+    List {
+        /// The client's address of the list.
+        addr: u64,
+        /// Buffers.
+        count: u64,
+        /// Its addresses and lengths have 32 bits.
+        compat: bool,
+    },
+}
+
+/// `pread`, `pwrite` and their like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Transfer {
+    pub(super) fd: i32,
+    pub(super) write: bool,
+    pub(super) buffers: Buffers,
+    /// Position in the file.
+    pub(super) offset: u64,
+    /// Of `preadv2` and `pwritev2`.
+    pub(super) flags: u32,
+}
 
 /// A buffer of the client.
 struct Buffer {
@@ -30,10 +62,9 @@ impl Door {
         &self,
         process: &Process,
         tid: i32,
-        fd: i32,
         transfer: &Transfer,
     ) -> Option<Response> {
-        let file = process.descriptor(fd).ok()?;
+        let Ok(file) = process.descriptor(transfer.fd) else { return Some(Response::Continue) };
         let found = self.files.identify(file.as_fd());
         drop(file);
         let Identity::Known(Object::Device(id)) = found else {
@@ -49,7 +80,7 @@ impl Door {
             Buffers::List { count, .. } if count > MOST_BUFFERS => {
                 return Some(Response::Error(libc::EINVAL));
             }
-            Buffers::List { addr, count } => match list(tid, addr, count) {
+            Buffers::List { addr, count, compat } => match list(tid, addr, count, compat) {
                 Some(list) => list,
                 None => return Some(Response::Error(libc::EFAULT)),
             },
@@ -161,12 +192,16 @@ impl Door {
 }
 
 /// The buffers of a list in the client's memory.
-fn list(tid: i32, addr: u64, count: u64) -> Option<Vec<Buffer>> {
-    let mut bytes = vec![0; usize::try_from(count).ok()? * 16];
+fn list(tid: i32, addr: u64, count: u64, compat: bool) -> Option<Vec<Buffer>> {
+    let width = if compat { 4 } else { 8 };
+    let mut bytes = vec![0; usize::try_from(count).ok()? * 2 * width];
     if client::read_memory(tid, addr, &mut bytes) != bytes.len() {
         return None;
     }
-    let word = |bytes: &[u8]| Some(u64::from_ne_bytes(bytes.try_into().ok()?));
-    let buffer = |b: &[u8]| Some(Buffer { addr: word(b.get(..8)?)?, len: word(b.get(8..)?)? });
-    bytes.chunks_exact(16).map(buffer).collect()
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let buffer = |b: &[u8]| {
+        let (addr, len) = b.split_at(width);
+        Buffer { addr: word(addr), len: word(len) }
+    };
+    Some(bytes.chunks_exact(2 * width).map(buffer).collect())
 }

@@ -17,8 +17,14 @@ const PAUSES: [(Duration, Duration); 4] = [
 ];
 
 impl Door {
-    /// Runs a device until the session is over.
-    pub(crate) fn work(&self, slot: &Slot) {
+    /// Runs device number `n` until the session is over.
+    pub(crate) fn work(&self, n: usize) {
+        if let Some(slot) = self.slots.get(n) {
+            self.work_on(slot);
+        }
+    }
+
+    fn work_on(&self, slot: &Slot) {
         let mut kicks = 0;
         let mut last_change = Instant::now();
         while !self.stopped() {

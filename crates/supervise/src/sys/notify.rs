@@ -12,8 +12,9 @@ pub(crate) struct Notification {
     pub(crate) id: u64,
     /// The thread, as we number it.
     pub(crate) tid: i32,
-    /// The system call's number.
-    pub(crate) number: i64,
+    /// The system call's number, and whose numbers these are.
+    pub(crate) number: i32,
+    pub(crate) arch: u32,
     /// Its arguments.
     pub(crate) args: [u64; 6],
 }
@@ -46,7 +47,8 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<Notification> {
     Ok(Notification {
         id: notif.id,
         tid: notif.pid.cast_signed(),
-        number: i64::from(notif.data.nr),
+        number: notif.data.nr,
+        arch: notif.data.arch,
         args: notif.data.args,
     })
 }

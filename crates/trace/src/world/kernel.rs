@@ -30,7 +30,7 @@ const NOWHERE: Bdf = match Bdf::new(0, 0, 0, 0) {
 const MAX_ROUNDS: u32 = 1000;
 
 /// What the kernel knows of a device.
-pub(super) fn function(device: &DeviceSpec) -> PciFunction {
+pub(crate) fn function(device: &DeviceSpec) -> PciFunction {
     let bdf = device.bdf.parse().unwrap_or(NOWHERE);
     let line = match device.intx {
         Intx::None => IntxLine::None,

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use vfio::{Abi, ContainerTable, DeviceId, DeviceTable, Driver, System};
 
 use crate::machine::{DeviceSpec, Machine};
+
 use crate::process::Process;
+pub(crate) use kernel::function;
 
 /// A device by its names.
 #[derive(Clone, Debug)]

@@ -1,0 +1,54 @@
+//! Accesses of clients to mapped registers that trap.
+
+use vfio::DeviceId;
+use vfio::device::Mmio;
+
+use super::files::Kind;
+use super::slot::BAR0_BASE;
+use super::{Door, caller};
+
+/// Bytes of a region in a device's file.
+const REGION: u64 = 1 << 40;
+
+impl Door {
+    /// The device whose file has this device and inode.
+    pub(crate) fn device_with_file(&self, dev: u64, ino: u64) -> Option<DeviceId> {
+        match self.files.kind_of(dev, ino)? {
+            Kind::Device(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// A load at `offset` of a device's file; `None` when nobody answers.
+    pub(crate) fn load(&self, id: DeviceId, offset: u64, data: &mut [u8]) -> Option<()> {
+        self.access_bar(id, offset, Mmio::Read(data))
+    }
+
+    /// A store, likewise.
+    pub(crate) fn store(&self, id: DeviceId, offset: u64, data: &[u8]) -> Option<()> {
+        self.access_bar(id, offset, Mmio::Write(data))
+    }
+
+    fn access_bar(&self, id: DeviceId, offset: u64, access: Mmio<'_>) -> Option<()> {
+        let slot = self.slot(id)?;
+        let bar = match offset / REGION {
+            region if region == BAR0_BASE / REGION => 0,
+            region => u8::try_from(region).ok().filter(|bar| (1..6).contains(bar))?,
+        };
+        let Some(mut guarded) = slot.lock_within(caller::PATIENCE) else {
+            self.stuck(id);
+            return None;
+        };
+        let done = self.on_hardware(slot, &mut guarded, |guarded, up| {
+            guarded.device.mmio(up, bar, offset % REGION, access)
+        });
+        drop(guarded);
+        slot.kick();
+        done.ok()
+    }
+
+    /// Something went wrong that concerns nobody's request.
+    pub(crate) fn trouble(&self, sentence: &str) {
+        self.watch.trouble(sentence);
+    }
+}

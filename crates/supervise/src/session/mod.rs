@@ -1,0 +1,394 @@
+//! A program on a software IOMMU: from a host and devices to a report.
+
+mod bars;
+mod place;
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use iommu::Dialect;
+use pci::{Bar, Bdf};
+use serde_json::{Map, Value};
+use trace::profile::{self, Profile};
+use vfio::{Abi, DeviceId, System};
+
+pub use crate::door::MmioMode;
+
+use self::bars::TrappedBars;
+use crate::door::{self, Door, Parts};
+use crate::mmio::Tracer;
+use crate::sandbox::{Launch, LaunchError, Launched};
+use crate::watch::Watch;
+
+/// Threads that answer requests: as many clients' threads can be served at a time.
+const RECEIVERS: usize = 4;
+/// The host where none is named.
+pub const DEFAULT_HOST: &str = "x86-intel";
+
+/// A device to be emulated.
+pub struct EmulatedDevice {
+    /// What it is, in a word: `nvme`.
+    pub kind: String,
+    /// Its registers and configuration space.
+    pub model: Box<dyn pci::Device>,
+    /// BARs 0 to 5 and the expansion ROM. Addresses are chosen when it is placed.
+    pub bars: [Option<Bar>; 7],
+    /// The ways to reset it, as sysfs has them: `flr`.
+    pub reset_method: String,
+    /// Its address; the first free one of function 0 of a bus of its own when absent.
+    pub bdf: Option<Bdf>,
+    /// Its group; one of its own when absent.
+    pub group: Option<u32>,
+    /// The IOMMU it is behind, by name, or one of the host's own devices whose place it takes.
+    pub iommu: Option<String>,
+    /// How its registers are reached; the best that they allow when absent.
+    pub mmio: Option<MmioMode>,
+}
+
+impl EmulatedDevice {
+    /// A device that is placed as the session sees fit.
+    #[must_use]
+    pub fn new(kind: &str, model: Box<dyn pci::Device>, bars: [Option<Bar>; 7]) -> Self {
+        Self {
+            kind: kind.into(),
+            model,
+            bars,
+            reset_method: String::new(),
+            bdf: None,
+            group: None,
+            iommu: None,
+            mmio: None,
+        }
+    }
+}
+
+/// Why a program could not be run, or not to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The host cannot be used, or a device not placed on it.
+    #[error("{0}")]
+    Host(String),
+    /// The program could not be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Registers trap, and the program cannot be traced.
+    #[error(
+        "registers that trap need a tracer: {0}. Choose mmio=none for the device, or see `softvfio doctor`"
+    )]
+    Trace(#[from] crate::mmio::Error),
+    /// A system call failed.
+    #[error("{what}: {error}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+}
+
+/// A program to be run.
+pub struct Program<'a> {
+    /// Looked for as a shell does.
+    pub command: OsString,
+    /// Its arguments, without its name.
+    pub args: Vec<OsString>,
+    /// Its environment; ours when absent.
+    pub env: Option<Vec<(OsString, OsString)>>,
+    /// Its standard input, output and error; ours where absent.
+    pub stdio: [Option<BorrowedFd<'a>>; 3],
+}
+
+impl Program<'_> {
+    /// A program, in our environment.
+    pub fn new(command: impl AsRef<OsStr>) -> Self {
+        let command = command.as_ref().to_owned();
+        Self { command, args: Vec::new(), env: None, stdio: [None; 3] }
+    }
+
+    /// With these arguments too.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+}
+
+/// A host with devices, for one program.
+pub struct Session {
+    header: Result<Map<String, Value>, String>,
+    dialect: Option<&'static Dialect>,
+    abi: Option<Abi>,
+    devices: Vec<EmulatedDevice>,
+    watch: Vec<Arc<dyn Watch>>,
+    memlock: Option<u64>,
+    as_root: bool,
+    only_emulated: bool,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What became of a program.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Paths of the host's own devices and groups that ours hid from it.
+    pub shadowed: Vec<std::path::PathBuf>,
+}
+
+/// What a session is made of, before a program runs in it.
+pub struct Placed {
+    /// The machine.
+    pub profile: Profile,
+    /// The devices' names, kinds and ways to their registers, by [`DeviceId`].
+    pub devices: Vec<PlacedDevice>,
+}
+
+/// A device with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedDevice {
+    /// Its address, as text.
+    pub name: String,
+    /// What it is.
+    pub kind: String,
+    /// Its group.
+    pub group: u32,
+    /// How its registers are reached.
+    pub mmio: MmioMode,
+}
+
+impl Session {
+    /// A session on [`DEFAULT_HOST`], with Linux 7.3's answers and no device.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            header: profile::host_header(DEFAULT_HOST),
+            dialect: Some(&Dialect::V7_3),
+            abi: None,
+            devices: Vec::new(),
+            watch: Vec::new(),
+            memlock: Some(u64::MAX),
+            as_root: false,
+            only_emulated: false,
+        }
+    }
+
+    /// On the built-in host of that name, or that of a file (a profile, or a trace).
+    #[must_use]
+    pub fn host(mut self, name: &str) -> Self {
+        self.header = profile::host_header(name);
+        self
+    }
+
+    /// On the host of a header.
+    #[must_use]
+    pub fn host_header(mut self, header: Map<String, Value>) -> Self {
+        self.header = Ok(header);
+        self
+    }
+
+    /// With another kernel's answers; `None`: those of the kernel that the host names.
+    #[must_use]
+    pub fn dialect(mut self, dialect: Option<&'static Dialect>) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// Programs speak these numbers, not the host's default.
+    #[must_use]
+    pub fn abi(mut self, abi: Abi) -> Self {
+        self.abi = Some(abi);
+        self
+    }
+
+    /// With a device.
+    #[must_use]
+    pub fn device(mut self, device: EmulatedDevice) -> Self {
+        self.devices.push(device);
+        self
+    }
+
+    /// Somebody is told what happens.
+    #[must_use]
+    pub fn watch(mut self, watch: Arc<dyn Watch>) -> Self {
+        self.watch.push(watch);
+        self
+    }
+
+    /// `RLIMIT_MEMLOCK` in bytes for every process of the session; `None`: each process' own. No
+    /// limit otherwise: it is the machine's that the program shall run on, not this one's.
+    #[must_use]
+    pub fn memlock(mut self, bytes: Option<u64>) -> Self {
+        self.memlock = bytes;
+        self
+    }
+
+    /// The program sees itself as user 0.
+    #[must_use]
+    pub fn as_root(mut self, yes: bool) -> Self {
+        self.as_root = yes;
+        self
+    }
+
+    /// The program does not see the host's own PCI devices.
+    #[must_use]
+    pub fn only_emulated(mut self, yes: bool) -> Self {
+        self.only_emulated = yes;
+        self
+    }
+
+    /// Places the devices on the host: what [`run`](Ready::run) needs.
+    ///
+    /// # Errors
+    /// [`SessionError::Host`].
+    pub fn place(mut self) -> Result<Ready, SessionError> {
+        let header = std::mem::replace(&mut self.header, Err(String::new()));
+        let header = header.map_err(SessionError::Host)?;
+        let placements = place::placements(&mut self.devices).map_err(SessionError::Host)?;
+        let profile = profile::place(&header, &placements, self.dialect, self.abi)
+            .map_err(SessionError::Host)?;
+        let mut system = System::new(profile.host.clone(), profile.functions.clone());
+        system.set_abi(profile.abi);
+        let mut slots = Vec::new();
+        let mut devices = Vec::new();
+        for (id, (device, place)) in
+            (0..).map(DeviceId).zip(self.devices.drain(..).zip(&placements))
+        {
+            let wanted = device.mmio;
+            let Some(state) = system.new_device(id, device.model) else { continue };
+            let mode = match wanted {
+                Some(MmioMode::Poll) if !door::can_poll(&state) => {
+                    let kind = &device.kind;
+                    let why = format!("{}: the registers of {kind} cannot be polled", place.bdf);
+                    return Err(SessionError::Host(why));
+                }
+                Some(mode) => mode,
+                None if door::can_poll(&state) => MmioMode::Poll,
+                None => MmioMode::Trap,
+            };
+            let slot = door::Slot::new(id, state, mode);
+            slots.push(
+                slot.map_err(|error| SessionError::System { what: "a device's file", error })?,
+            );
+            devices.push(PlacedDevice {
+                name: place.bdf.clone(),
+                kind: device.kind,
+                group: place.group,
+                mmio: mode,
+            });
+        }
+        let tree = place::tree(&profile, &placements, self.only_emulated);
+        Ok(Ready {
+            placed: Placed { profile, devices },
+            system,
+            slots,
+            tree,
+            watch: self.watch,
+            memlock: self.memlock,
+            as_root: self.as_root,
+        })
+    }
+}
+
+/// A session whose devices have their places.
+pub struct Ready {
+    placed: Placed,
+    system: System,
+    slots: Vec<door::Slot>,
+    tree: crate::sandbox::Tree,
+    watch: Vec<Arc<dyn Watch>>,
+    memlock: Option<u64>,
+    as_root: bool,
+}
+
+impl Ready {
+    /// The machine and its devices.
+    #[must_use]
+    pub const fn placed(&self) -> &Placed {
+        &self.placed
+    }
+
+    /// Somebody is told what happens.
+    #[must_use]
+    pub fn watch(mut self, watch: Arc<dyn Watch>) -> Self {
+        self.watch.push(watch);
+        self
+    }
+
+    /// Runs a program to its end, and to the end of all that it started.
+    ///
+    /// # Errors
+    /// [`SessionError`]: nothing is left running then.
+    pub fn run(self, program: &Program<'_>) -> Result<Outcome, SessionError> {
+        let launch = Launch {
+            args: &program.args,
+            env: program.env.as_deref(),
+            as_root: self.as_root,
+            stdio: program.stdio,
+            ..Launch::new(&self.tree, &program.command)
+        };
+        let Launched { listener, dev_vfio, shadowed, mut processes } = launch.start()?;
+        let system = |what| move |error| SessionError::System { what, error };
+        let traps = self.slots.iter().any(|slot| slot.mode == MmioMode::Trap);
+        let watch: Arc<dyn Watch> = Arc::new(self.watch);
+        let door = Door::new(Parts {
+            listener,
+            dev_vfio,
+            system: self.system,
+            slots: self.slots,
+            watch,
+            memlock: self.memlock,
+        });
+        let door = Arc::new(door.map_err(system("preparing /dev/vfio"))?);
+        let tracer = match traps {
+            true => {
+                let bars = Arc::new(TrappedBars::new(Arc::clone(&door)));
+                Some(Tracer::start(processes.client().pid, bars)?)
+            }
+            false => None,
+        };
+        let mut threads = Vec::new();
+        let mut spawn = |name: String, work: Box<dyn FnOnce(&Door) + Send>| {
+            let door = Arc::clone(&door);
+            let spawned = std::thread::Builder::new().name(name).spawn(move || work(&door));
+            spawned.map(|thread| threads.push(thread))
+        };
+        let spawned = (|| {
+            for n in 0..RECEIVERS {
+                spawn(format!("receive {n}"), Box::new(Door::receive))?;
+            }
+            for n in 0..door.devices() {
+                spawn(format!("device {n}"), Box::new(move |door| door.work(n)))?;
+            }
+            spawn("watcher".into(), Box::new(Door::watch_events))
+        })();
+        let ended = spawned.map_err(system("starting a thread")).and_then(|()| {
+            processes.go()?;
+            Ok(processes.wait()?)
+        });
+        // What it left in the background goes on until it is done; after a failure nothing does.
+        if ended.is_err() {
+            processes.kill_all();
+        }
+        processes.wait_all();
+        if let Some(tracer) = tracer {
+            tracer.wait();
+        }
+        door.stop();
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        door.close_all();
+        Ok(Outcome { status: ended?, shadowed })
+    }
+}
