@@ -15,6 +15,7 @@ mod decode;
 mod emulate;
 mod flags;
 mod maps;
+mod patience;
 mod regs;
 mod text;
 mod tracer;

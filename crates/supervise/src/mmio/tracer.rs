@@ -16,6 +16,7 @@ use std::thread::{Builder, JoinHandle};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use super::maps::Space;
+use super::patience::Patience;
 use super::trap::{self, Outcome};
 use super::{Bars, Unsupported};
 use crate::sys::ptrace::{self, Change, EVENT_STOP};
@@ -143,12 +144,16 @@ struct Loop {
     /// Address spaces, of threads that touched a trapped page.
     spaces: HashMap<i32, Space>,
     told: HashSet<Vec<u8>>,
+    patience: Patience,
+    /// The last stop was a trap that was answered.
+    trapped: bool,
 }
 
 impl Loop {
     fn run(root: Pid, bars: Arc<dyn Bars>, shared: Arc<Shared>, started: &Sender<io::Result<()>>) {
         let (threads, spaces, told) = Default::default();
-        let mut this = Self { bars, shared, threads, spaces, told };
+        let patience = Patience::new();
+        let mut this = Self { bars, shared, threads, spaces, told, patience, trapped: false };
         let tid = root.as_raw_nonzero().get();
         let seized = ptrace::seize(tid);
         let refused = seized.is_err();
@@ -160,7 +165,7 @@ impl Loop {
             return;
         }
         while !this.shared.stopping.load(Ordering::SeqCst) {
-            match ptrace::wait() {
+            match this.wait() {
                 Ok(Some((tid, Change::Gone))) => this.forget(tid),
                 // an error: it was killed meanwhile, and its end will be told
                 Ok(Some((tid, Change::Stopped(signal, event)))) => {
@@ -169,6 +174,15 @@ impl Loop {
                 Ok(None) | Err(_) => return,
             }
         }
+    }
+
+    fn wait(&mut self) -> io::Result<Option<(i32, Change)>> {
+        if std::mem::take(&mut self.trapped)
+            && let Some(change) = self.patience.look(|| ptrace::poll().ok().flatten())
+        {
+            return Ok(Some(change));
+        }
+        ptrace::wait()
     }
 
     /// A thread's first stop. A new one's may come before its parent's event, or after its end.
@@ -222,6 +236,7 @@ impl Loop {
         match trap::answer(tid, address, space, &*bars) {
             Ok(Outcome::Done) => {
                 self.shared.traps.fetch_add(1, Ordering::Relaxed);
+                self.trapped = true;
                 Ok(true)
             }
             Ok(Outcome::Pass) | Err(_) => Ok(false),

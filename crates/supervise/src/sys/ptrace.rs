@@ -136,20 +136,25 @@ pub(crate) fn ymm_offset() -> Option<usize> {
     (leaf.eax >= 256 && leaf.ebx >= 576).then_some(leaf.ebx as usize)
 }
 
-/// Wait until a tracee of the calling thread changes; None: it has none left. Children of other
-/// threads are not touched.
-pub(crate) fn wait() -> io::Result<Option<(pid_t, Change)>> {
+/// One waitpid for the calling thread's tracees; children of other threads are not touched.
+/// None: nothing yet, with WNOHANG; no tracees are left, without.
+fn wait_with(flags: c_int) -> io::Result<Option<(pid_t, Change)>> {
     loop {
         let mut status = 0;
         // SAFETY: waitpid writes one int to `status`.
-        let tid = unsafe { libc::waitpid(-1, &mut status, libc::__WALL | libc::__WNOTHREAD) };
-        if tid == -1 {
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EINTR) => continue,
-                Some(libc::ECHILD) => return Ok(None),
-                _ => return Err(error),
+        let tid =
+            unsafe { libc::waitpid(-1, &mut status, libc::__WALL | libc::__WNOTHREAD | flags) };
+        match tid {
+            0 => return Ok(None),
+            -1 => {
+                let error = io::Error::last_os_error();
+                match error.raw_os_error() {
+                    Some(libc::EINTR) => continue,
+                    Some(libc::ECHILD) => return Ok(None),
+                    _ => return Err(error),
+                }
             }
+            _ => {}
         }
         let change = if libc::WIFSTOPPED(status) {
             Change::Stopped(libc::WSTOPSIG(status), status >> 16)
@@ -158,6 +163,16 @@ pub(crate) fn wait() -> io::Result<Option<(pid_t, Change)>> {
         };
         return Ok(Some((tid, change)));
     }
+}
+
+/// Wait until a tracee of the calling thread changes; None: it has none left.
+pub(crate) fn wait() -> io::Result<Option<(pid_t, Change)>> {
+    wait_with(0)
+}
+
+/// What a tracee of the calling thread did, if it did anything by now.
+pub(crate) fn poll() -> io::Result<Option<(pid_t, Change)>> {
+    wait_with(libc::WNOHANG)
 }
 
 /// Two pieces of another's memory, so that a copy may end at a page's end.

@@ -290,8 +290,6 @@ fn cost(bars: Bars) -> i32 {
         set.set(core);
         let _ = rustix::thread::sched_setaffinity(None, &set);
     }
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
     let time = |name: &str, access: &dyn Fn()| {
         const ROUNDS: u32 = 2000;
         (0..100).for_each(|_| access());

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use model::{LOG, Model, SIZE};
+use model::{LOG, Model};
 use session::Session;
 
 /// The client's side of every test.
@@ -179,11 +179,14 @@ fn a_child_of_ours_is_refused() {
 
 #[test]
 fn cost() {
-    let (one, two) = (Session::start_on("cost", Some(0)), Session::start_on("cost", Some(1)));
-    for (name, session) in [("the same core", one), ("another core", two)] {
-        let Some(mut session) = session else { return };
-        println!("tracer and client on {name} (of {SIZE:#x} bytes):");
-        session.say("go");
+    let pinned = |tracer, client| Session::start_on("cost", tracer, client);
+    for (name, start) in [
+        ("the same core", &(|| pinned(Some(0), Some(0))) as &dyn Fn() -> Option<Session>),
+        ("different cores", &|| pinned(Some(0), Some(1))),
+        ("any core", &|| pinned(None, None)),
+    ] {
+        let Some(mut session) = start() else { return };
+        println!("tracer and client on {name}:");
         assert_eq!(session.exit(), 0);
     }
 }

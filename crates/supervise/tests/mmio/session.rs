@@ -30,11 +30,15 @@ pub(crate) struct Session {
 impl Session {
     /// None, and a word: ptrace is not permitted here.
     pub(crate) fn start(name: &str) -> Option<Self> {
-        Self::start_on(name, None)
+        Self::start_on(name, None, None)
     }
 
-    /// The same, with the tracer on core 0 and the client on another.
-    pub(crate) fn start_on(name: &str, core: Option<usize>) -> Option<Self> {
+    /// The same, with the tracer on one core and the client on one.
+    pub(crate) fn start_on(
+        name: &str,
+        tracer: Option<usize>,
+        client_core: Option<usize>,
+    ) -> Option<Self> {
         let model = Arc::new(Model::new());
         let mut outer = Command::new("sh")
             .args(["-c", SHELLS, "sh"])
@@ -42,7 +46,7 @@ impl Session {
             .args(["client", "--exact", "--nocapture", "--test-threads=1"])
             .env("TRAP_CLIENT", name)
             .env("TRAP_BARS", model.path())
-            .env("TRAP_CORE", core.map(|core| core.to_string()).unwrap_or_default())
+            .env("TRAP_CORE", client_core.map(|core| core.to_string()).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -54,9 +58,9 @@ impl Session {
         let client = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
         let bars = model.clone();
         let start = move || {
-            if core.is_some() {
+            if let Some(core) = tracer {
                 let mut set = CpuSet::new();
-                set.set(0);
+                set.set(core);
                 let _ = sched_setaffinity(None, &set);
             }
             Tracer::start(client, bars)
