@@ -48,14 +48,14 @@ pub(crate) enum Text {
     Scan,
 }
 
-/// What a vector load does to the rest of the 256 bits.
+/// What a vector load does to the rest of the register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
     Keep,
-    /// Clear the rest of 128 bits, keep the upper half.
+    /// Clear the rest of 128 bits, keep what is above.
     ZeroLow,
     Zero,
-    /// From another register in 128 bits, clear the upper half.
+    /// From another register in 128 bits, clear what is above.
     From(usize),
 }
 
@@ -121,6 +121,10 @@ pub(crate) enum Op {
         size: usize,
         count: Option<usize>,
     },
+    /// 64 bytes from memory to where a register points.
+    Block {
+        to: Register,
+    },
     VectorLoad {
         to: usize,
         at: usize,
@@ -167,6 +171,7 @@ fn describe(instruction: &Instruction) -> Option<Op> {
             .or_else(|| integer(instruction))
             .or_else(|| vector(instruction, false)),
         EncodingKind::VEX => vector(instruction, true),
+        EncodingKind::EVEX if instruction.op_mask() == Register::None => vector(instruction, true),
         _ => None,
     }
 }
@@ -198,6 +203,7 @@ fn integer(i: &Instruction) -> Option<Op> {
     let op = match i.mnemonic() {
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => return Some(Op::Nothing),
         Mnemonic::Mov | Mnemonic::Movnti | Mnemonic::Movdiri => moving(i, size, Widen::Zero)?,
+        Mnemonic::Movdir64b => return Some(Op::Block { to: register(i, 0)? }),
         Mnemonic::Movzx => moving(i, size, Widen::Zero)?,
         Mnemonic::Movsx | Mnemonic::Movsxd => moving(i, size, Widen::Sign)?,
         Mnemonic::Movbe => moving(i, size, Widen::Swap)?,
@@ -271,12 +277,11 @@ fn text(i: &Instruction) -> Option<Op> {
     Some(Op::Text { op, size: i.memory_size().size(), count })
 }
 
-/// A vector register's number. zmm and the upper sixteen need EVEX.
+/// A vector register's number.
 fn vector_register(i: &Instruction, operand: u32) -> Option<usize> {
     let register = i.op_register(operand);
-    (i.op_kind(operand) == OpKind::Register && (register.is_xmm() || register.is_ymm()))
+    (i.op_kind(operand) == OpKind::Register && register.is_vector_register())
         .then(|| register.number())
-        .filter(|number| *number < 16)
 }
 
 fn vector(i: &Instruction, vex: bool) -> Option<Op> {
@@ -288,7 +293,9 @@ fn vector(i: &Instruction, vex: bool) -> Option<Op> {
         Mnemonic::Vmovaps | Mnemonic::Vmovups | Mnemonic::Vmovapd | Mnemonic::Vmovupd => (true, 0),
         Mnemonic::Vmovdqa | Mnemonic::Vmovdqu | Mnemonic::Vlddqu => (true, 0),
         Mnemonic::Vmovntdqa | Mnemonic::Vmovntdq | Mnemonic::Vmovntps => (true, 0),
-        Mnemonic::Vmovntpd => (true, 0),
+        Mnemonic::Vmovntpd | Mnemonic::Vmovdqu8 | Mnemonic::Vmovdqu16 => (true, 0),
+        Mnemonic::Vmovdqu32 | Mnemonic::Vmovdqu64 => (true, 0),
+        Mnemonic::Vmovdqa32 | Mnemonic::Vmovdqa64 => (true, 0),
         Mnemonic::Movd | Mnemonic::Movq | Mnemonic::Movss | Mnemonic::Movsd => (true, 0),
         Mnemonic::Vmovd | Mnemonic::Vmovq | Mnemonic::Vmovss | Mnemonic::Vmovsd => (true, 0),
         Mnemonic::Movlps | Mnemonic::Movlpd | Mnemonic::Vmovlps | Mnemonic::Vmovlpd => (false, 0),
@@ -296,7 +303,7 @@ fn vector(i: &Instruction, vex: bool) -> Option<Op> {
         _ => return None,
     };
     let size = i.memory_size().size();
-    if !matches!(size, 4 | 8 | 16 | 32) {
+    if !matches!(size, 4 | 8 | 16 | 32 | 64) {
         return None;
     }
     if i.op0_kind() == OpKind::Memory {

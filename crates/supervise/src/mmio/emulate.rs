@@ -10,13 +10,13 @@ use super::decode::{Bit, Decoded, Op, Place, Rest, Widen};
 use super::flags::{self, Alu, CF};
 use super::regs::{Regs, mask};
 use super::text;
-use super::vector::Vectors;
+use super::vector::{Value, Vectors};
 
 /// A client's memory, devices included.
 pub(crate) trait Memory {
-    /// Up to 32 bytes.
+    /// Up to 64 bytes.
     fn load(&mut self, address: u64, data: &mut [u8]) -> Result<(), Stop>;
-    /// Up to 32 bytes.
+    /// Up to 64 bytes.
     fn store(&mut self, address: u64, data: &[u8]) -> Result<(), Stop>;
     /// Nothing happens unless a store there could: asked before a load with a store to follow.
     fn check_store(&mut self, address: u64, len: usize) -> Result<(), Stop>;
@@ -145,6 +145,14 @@ impl Machine<'_> {
                 let value = load(self.memory, rsp, size)?;
                 self.put(Place::Memory, size, value)
             }
+            Op::Block { to } => {
+                let mut block = [0; 64];
+                let from = self.address()?;
+                let to = self.regs.get(to).ok_or(Stop::Unsupported)?;
+                self.memory.check_store(to, block.len())?;
+                self.memory.load(from, &mut block)?;
+                self.memory.store(to, &block)
+            }
             Op::VectorLoad { to, at, size, rest } => {
                 let vectors = vectors.ok_or(Stop::Unsupported)?;
                 self.vector_load(vectors, to, at, size, rest)
@@ -259,11 +267,11 @@ impl Machine<'_> {
         at: usize,
         size: usize,
         rest: Rest,
-    ) -> Result<[u8; 32], Stop> {
+    ) -> Result<Value, Stop> {
         let address = self.address()?;
         let old = vectors.get(to).ok_or(Stop::Unsupported)?;
         let mut value = match rest {
-            Rest::Zero => [0; 32],
+            Rest::Zero => [0; 64],
             Rest::Keep | Rest::ZeroLow => old,
             Rest::From(other) => vectors.get(other).ok_or(Stop::Unsupported)?,
         };

@@ -12,7 +12,7 @@ use super::decode::{self, LONGEST};
 use super::emulate::{self, Memory, Stop};
 use super::maps::Space;
 use super::regs::Regs;
-use super::vector::Vectors;
+use super::vector::{Layout, Vectors};
 use super::{Bars, Unsupported};
 use crate::sys::procmap::Mapping;
 use crate::sys::ptrace;
@@ -65,7 +65,7 @@ pub(super) fn answer(
     };
 
     let mut vectors = match decoded.needs_vectors() {
-        true => Some(Vectors::new(ptrace::xstate(tid)?)),
+        true => Some(Vectors::new(ptrace::xstate(tid)?, Layout::native())),
         false => None,
     };
     let known = [(mapping, Some(key)); 2];

@@ -130,10 +130,11 @@ pub(crate) fn set_xstate(tid: pid_t, area: &mut [u8]) -> io::Result<()> {
     regset(libc::PTRACE_SETREGSET, tid, area).map(drop)
 }
 
-/// Where the upper halves of the ymm registers stand in an XSAVE area (CPUID leaf 0xd).
-pub(crate) fn ymm_offset() -> Option<usize> {
-    let leaf = core::arch::x86_64::__cpuid_count(0xd, 2);
-    (leaf.eax >= 256 && leaf.ebx >= 576).then_some(leaf.ebx as usize)
+/// Where a component of this machine's XSAVE area is, if it has at least `size` bytes (CPUID leaf
+/// 0xd).
+pub(crate) fn component(number: u32, size: u32) -> Option<usize> {
+    let leaf = core::arch::x86_64::__cpuid_count(0xd, number);
+    (leaf.eax >= size && leaf.ebx >= 576).then_some(leaf.ebx as usize)
 }
 
 /// One waitpid for the calling thread's tracees; children of other threads are not touched.

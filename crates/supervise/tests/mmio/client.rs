@@ -87,6 +87,9 @@ pub(crate) fn main(name: &str) -> i32 {
         "alarm" => alarm(bars),
         "realbus" => realbus(bars),
         "remap" => remap(bars),
+        "addresses" => addresses(bars),
+        "blocked" => blocked(bars),
+        "notified" => notified(bars),
         "loop" => endless(bars),
         "cost" => cost(bars),
         _ => 99,
@@ -268,6 +271,81 @@ fn remap(bars: Bars) -> i32 {
         assert_eq!(unsafe { read_volatile(memory.cast::<u32>()) }, round);
     }
     0
+}
+
+/// Relative to the instruction, and to the base of gs.
+fn addresses(bars: Bars) -> i32 {
+    bars.write(0x80, 0x1234_5678);
+    let code = map(None, 0, 4096, RW | libc::PROT_EXEC);
+    // mov eax, [rip + distance]; ret
+    let distance = bars.at::<u8>(0x80) as i64 - (code as i64 + 6);
+    let bytes = [&[0x8b, 0x05][..], &(distance as i32).to_le_bytes(), &[0xc3]].concat();
+    let load = unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), code, bytes.len());
+        std::mem::transmute::<*mut u8, extern "C" fn() -> u32>(code)
+    };
+    assert_eq!(load(), 0x1234_5678);
+    const ARCH_SET_GS: i32 = 0x1001;
+    let mut found: u32;
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, bars.at::<u8>(0x70)), 0);
+        asm!("mov {0:e}, gs:[{1}]", out(reg) found, in(reg) 0x10_usize);
+    }
+    assert_eq!(found, 0x1234_5678);
+    0
+}
+
+/// A thread that blocks all signals, as libraries do.
+fn blocked(bars: Bars) -> i32 {
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        assert_eq!(libc::pthread_sigmask(libc::SIG_SETMASK, &all, null_mut()), 0);
+    }
+    bars.compute(100)
+}
+
+/// A thread's getppid is answered by another thread, between and during its accesses.
+fn notified(bars: Bars) -> i32 {
+    const ROUNDS: i64 = 1000;
+    const NEW_LISTENER: u64 = 1 << 3;
+    const RECV: u64 = 3 << 30 | 80 << 16 | (b'!' as u64) << 8;
+    const SEND: u64 = 3 << 30 | 24 << 16 | (b'!' as u64) << 8 | 1;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let listener: libc::c_long = receiver.recv().unwrap();
+        for round in 0..ROUNDS {
+            // id, tid, flags, seccomp_data
+            let mut request = [0_u64; 10];
+            assert_eq!(unsafe { libc::ioctl(listener as i32, RECV, &mut request) }, 0);
+            bars.write(SUM, 1);
+            // id, value, error and flags
+            let mut answer = [request[0], 1000 + round as u64, 0];
+            assert_eq!(unsafe { libc::ioctl(listener as i32, SEND, &mut answer) }, 0);
+        }
+    });
+    let filter = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // if the system call's number is getppid's: notify; else: allow
+    let filters = [
+        filter(0x20, 0, 0, 0),
+        filter(0x15, 0, 1, libc::SYS_getppid as u32),
+        filter(0x06, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
+        filter(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filters.as_ptr().cast_mut() };
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        sender.send(libc::syscall(libc::SYS_seccomp, mode, NEW_LISTENER, &program)).unwrap();
+    }
+    let mut wrong = 0;
+    for round in 0..ROUNDS {
+        wrong += bars.compute(1);
+        let answer = unsafe { libc::syscall(libc::SYS_getppid) };
+        wrong += i32::from(answer != 1000 + round);
+    }
+    server.join().unwrap();
+    wrong
 }
 
 fn endless(bars: Bars) -> i32 {

@@ -123,6 +123,22 @@ fn a_file_that_is_mapped_where_another_was() {
 }
 
 #[test]
+fn addresses_relative_to_the_instruction_and_to_gs() {
+    run("addresses");
+}
+
+#[test]
+fn all_signals_blocked() {
+    run("blocked");
+}
+
+#[test]
+fn system_calls_are_answered_by_notification() {
+    let Some(model) = run("notified") else { return };
+    assert_eq!(model.sum.load(Ordering::SeqCst), 1000);
+}
+
+#[test]
 fn stop_and_continue() {
     let Some(mut session) = Session::start("loop") else { return };
     session.expect("READY");
