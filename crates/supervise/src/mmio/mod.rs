@@ -7,8 +7,10 @@
 //! of the width that the client used; what is misaligned or wider than 8 bytes comes as several,
 //! low address first.
 //!
-//! What the client can notice: time; SIGBUS no longer blocked or ignored in a thread that blocked
-//! or ignored it; no debugger of its own. An instruction that is not known, or an access that
+//! What the client can notice: time; no debugger of its own; a thread that blocks or ignores SIGBUS
+//! and touches registers no longer does, and its handler of SIGBUS is gone (the kernel's rule for
+//! faults); a system call that gets a pointer to registers answers EFAULT. A child made with
+//! CLONE_UNTRACED, and 32-bit code, are not served. An instruction that is not known, or an access that
 //! [`Bars`] refuses, is a SIGBUS of the client's, as it was raised.
 
 mod decode;

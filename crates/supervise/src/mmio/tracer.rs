@@ -68,6 +68,11 @@ impl Shared {
 impl Tracer {
     /// Trace `root` and everything it starts from now on. It should have one thread and be about
     /// to exec: waiting for a byte, say, or stopped. Its parent must be another process than this.
+    ///
+    /// As long as clients live, no other thread of this process may wait for any child whatever
+    /// (`waitpid(-1)` and its like) without `__WNOTHREAD`: the kernel would give it the stops that
+    /// belong to the tracer. Waiting for one's own children by number is fine. Clients that become
+    /// orphans and children of this process are reaped here.
     pub fn start(root: Pid, bars: Arc<dyn Bars>) -> Result<Self, Error> {
         let pid = root.as_raw_nonzero().get();
         if parent(pid)? == getpid().as_raw_nonzero().get() {
@@ -102,7 +107,8 @@ impl Tracer {
         self.join();
     }
 
-    /// Kill all clients. When it returns, none of them runs any more.
+    /// Kill all clients, after the access that is being answered. What a client left undone is not
+    /// waited for: its parent sees when it is gone.
     pub fn stop(self) {}
 
     fn join(&mut self) {

@@ -18,7 +18,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use model::{LOG, Model};
-use session::Session;
+use session::{How, Session};
 
 /// The client's side of every test.
 #[test]
@@ -166,6 +166,14 @@ fn stop_and_continue() {
 }
 
 #[test]
+fn traced_while_it_is_stopped() {
+    let how = How { stopped: true, ..How::default() };
+    let Some(mut session) = Session::start_as("again", how) else { return };
+    assert_eq!(session.exit(), 0);
+    session.finished();
+}
+
+#[test]
 fn killed_in_the_middle() {
     let Some(mut session) = Session::start("loop") else { return };
     session.expect("READY");
@@ -195,7 +203,9 @@ fn a_child_of_ours_is_refused() {
 
 #[test]
 fn cost() {
-    let pinned = |tracer, client| Session::start_on("cost", tracer, client);
+    let pinned = |tracer_core, client_core| {
+        Session::start_as("cost", How { tracer_core, client_core, ..How::default() })
+    };
     for (name, start) in [
         ("the same core", &(|| pinned(Some(0), Some(0))) as &dyn Fn() -> Option<Session>),
         ("different cores", &|| pinned(Some(0), Some(1))),

@@ -18,6 +18,15 @@ use super::model::Model;
 const SHELLS: &str = r#"timeout --foreground -k 1 120 \
     sh -c 'echo $$; read line || exit; exec "$0" "$@"' "$@"; echo "exit $?""#;
 
+/// How a session starts.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct How {
+    pub(crate) tracer_core: Option<usize>,
+    pub(crate) client_core: Option<usize>,
+    /// Trace it when it is in a job control stop, then continue it.
+    pub(crate) stopped: bool,
+}
+
 pub(crate) struct Session {
     outer: Child,
     stdin: Option<ChildStdin>,
@@ -30,15 +39,11 @@ pub(crate) struct Session {
 impl Session {
     /// None, and a word: ptrace is not permitted here.
     pub(crate) fn start(name: &str) -> Option<Self> {
-        Self::start_on(name, None, None)
+        Self::start_as(name, How::default())
     }
 
-    /// The same, with the tracer on one core and the client on one.
-    pub(crate) fn start_on(
-        name: &str,
-        tracer: Option<usize>,
-        client_core: Option<usize>,
-    ) -> Option<Self> {
+    /// The same, in another way.
+    pub(crate) fn start_as(name: &str, how: How) -> Option<Self> {
         let model = Arc::new(Model::new());
         let mut outer = Command::new("sh")
             .args(["-c", SHELLS, "sh"])
@@ -46,7 +51,7 @@ impl Session {
             .args(["client", "--exact", "--nocapture", "--test-threads=1"])
             .env("TRAP_CLIENT", name)
             .env("TRAP_BARS", model.path())
-            .env("TRAP_CORE", client_core.map(|core| core.to_string()).unwrap_or_default())
+            .env("TRAP_CORE", how.client_core.map(|core| core.to_string()).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -56,9 +61,13 @@ impl Session {
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let client = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        if how.stopped {
+            kill_process(client, Signal::STOP).unwrap();
+            while !all_stopped(client) {}
+        }
         let bars = model.clone();
         let start = move || {
-            if let Some(core) = tracer {
+            if let Some(core) = how.tracer_core {
                 let mut set = CpuSet::new();
                 set.set(core);
                 let _ = sched_setaffinity(None, &set);
@@ -77,6 +86,9 @@ impl Session {
         };
         let mut session = Self { outer, stdin, stdout, client, model, tracer };
         session.tracer.as_ref()?;
+        if how.stopped {
+            kill_process(client, Signal::CONT).unwrap();
+        }
         session.say("go");
         Some(session)
     }
@@ -109,11 +121,7 @@ impl Session {
 
     /// Whether all threads are in a stop.
     pub(crate) fn all_stopped(&self) -> bool {
-        let tasks = format!("/proc/{}/task", self.client.as_raw_nonzero());
-        std::fs::read_dir(tasks).unwrap().all(|task| {
-            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
-            stat.rsplit_once(") ").unwrap().1.starts_with(['t', 'T'])
-        })
+        all_stopped(self.client)
     }
 
     /// How many accesses there were.
@@ -150,4 +158,12 @@ impl Drop for Session {
         self.stdin = None;
         let _ = self.outer.wait();
     }
+}
+
+fn all_stopped(client: Pid) -> bool {
+    let tasks = format!("/proc/{}/task", client.as_raw_nonzero());
+    std::fs::read_dir(tasks).unwrap().all(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with(['t', 'T'])
+    })
 }
