@@ -4,6 +4,8 @@
 //! CPUID says. What the area does not have reads as zeroes. A component that is not in use is taken
 //! into use only if something other than zeroes goes there.
 
+use std::sync::OnceLock;
+
 use crate::sys::ptrace;
 
 /// A register, as long as they get.
@@ -23,13 +25,14 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// This machine's.
+    /// This machine's. Asked once: CPUID costs a virtual machine more than all of a trap.
     pub(crate) fn native() -> Self {
-        Self {
+        static NATIVE: OnceLock<Layout> = OnceLock::new();
+        *NATIVE.get_or_init(|| Self {
             ymm: ptrace::component(2, 16 * 16),
             zmm: ptrace::component(6, 16 * 32),
             upper: ptrace::component(7, 16 * 64),
-        }
+        })
     }
 }
 
