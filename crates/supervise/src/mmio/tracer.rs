@@ -13,6 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use super::maps::Space;
@@ -107,8 +108,8 @@ impl Tracer {
         self.join();
     }
 
-    /// Kill all clients, after the access that is being answered. What a client left undone is not
-    /// waited for: its parent sees when it is gone.
+    /// Kill all clients, once the access that is being answered is done. When it returns, each has
+    /// been sent its SIGKILL; its parent sees when it is gone.
     pub fn stop(self) {}
 
     fn join(&mut self) {
@@ -196,10 +197,15 @@ impl Loop {
         if !self.threads.insert(tid) {
             return;
         }
+        let Some(pid) = Pid::from_raw(tid) else { return };
+        let process = pidfd_open(pid, PidfdFlags::empty()).or_else(|error| {
+            if error == Errno::MFILE {
+                self.spaces.clear();
+            }
+            pidfd_open(pid, PidfdFlags::empty())
+        });
         // only a process has one, not a thread of it
-        if let Some(pid) = Pid::from_raw(tid)
-            && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
-        {
+        if let Ok(process) = process {
             self.shared.processes().insert(tid, process);
         }
     }
