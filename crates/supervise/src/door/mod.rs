@@ -23,6 +23,7 @@ mod receive;
 mod requests;
 mod slot;
 mod transfer;
+mod turns;
 mod watcher;
 mod worker;
 
@@ -61,6 +62,9 @@ pub(crate) struct Door {
     pins: Pins,
     events: Events,
     watcher: watcher::Watcher,
+    turns: turns::Turns,
+    /// Receiving ends when nobody is left to make system calls.
+    receive_ends: bool,
     /// One open file at a time is met for the first time; before the system's lock.
     opening: Mutex<()>,
     /// One thread at a time closes; before the system's lock.
@@ -104,6 +108,14 @@ impl Observer for Changes {
     }
 }
 
+/// Whether the kernel is of that release or a later one.
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 impl Door {
     /// # Errors
     /// Of the system calls that prepare the files.
@@ -138,6 +150,8 @@ impl Door {
             pins: Pins::default(),
             events: Events::default(),
             watcher: watcher::Watcher::new()?,
+            turns: turns::Turns::default(),
+            receive_ends: kernel_is_at_least(6, 11),
             opening: Mutex::new(()),
             closing: Mutex::new(()),
             watch,
@@ -225,6 +239,7 @@ impl Door {
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.watcher.wake();
+        self.turns.finish();
         for slot in &self.slots {
             slot.kick();
         }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use iommu::MmId;
 use parking_lot::{Mutex, RwLock};
@@ -20,6 +21,10 @@ use crate::sys::client;
 
 /// Processes remembered before the dead ones are looked for.
 const SWEEP: usize = 64;
+
+/// A number is not used again so soon: some hundred processes and threads would have to be started
+/// meanwhile (the least `pid_max` is 301).
+const STILL_THE_SAME: Duration = Duration::from_millis(2);
 
 /// A process.
 pub(crate) struct Process {
@@ -82,39 +87,51 @@ fn decimal(tid: i32, text: &mut [u8; 12]) -> &str {
     std::str::from_utf8(&text[..len]).unwrap_or_default()
 }
 
+/// A thread that was met.
+struct Thread {
+    process: Arc<Process>,
+    /// When it made a system call last.
+    seen: Instant,
+}
+
 /// The processes that were met.
 #[derive(Default)]
 pub(crate) struct Processes {
-    by_tid: Mutex<HashMap<i32, Arc<Process>>>,
+    by_tid: Mutex<HashMap<i32, Thread>>,
     mms: RwLock<HashMap<MmId, Arc<Mm>>>,
     next_mm: AtomicU32,
 }
 
 impl Processes {
-    /// The process of a thread. Until the thread's system call is seen to wait still, it may be
-    /// that of another with the same number.
+    /// The process of a thread that `waits` for an answer.
     ///
     /// # Errors
     /// The thread is gone, or we may not look into it.
-    pub(crate) fn of(&self, tid: i32) -> io::Result<Arc<Process>> {
+    pub(crate) fn of(&self, tid: i32, waits: impl FnOnce() -> bool) -> io::Result<Arc<Process>> {
+        let now = Instant::now();
         let mut known = self.by_tid.lock();
-        if let Some(process) = known.get(&tid)
-            && process.has_thread(tid)
+        if let Some(thread) = known.get_mut(&tid)
+            && (now.duration_since(thread.seen) < STILL_THE_SAME || thread.process.has_thread(tid))
         {
-            return Ok(Arc::clone(process));
+            thread.seen = now;
+            return Ok(Arc::clone(&thread.process));
         }
         if known.len() >= SWEEP {
-            known.retain(|tid, process| process.has_thread(*tid));
+            known.retain(|tid, thread| thread.process.has_thread(*tid));
             let mut mms = self.mms.write();
             mms.retain(|_, mm| Arc::strong_count(mm) > 1 || mm.is_alive());
         }
         let tgid = tgid_of(tid)?;
-        let same = known.values().find(|p| p.tgid == tgid && !p.is_dead()).cloned();
-        let process = match same {
-            Some(process) => process,
+        let mut others = known.values().map(|thread| &thread.process);
+        let process = match others.find(|p| p.tgid == tgid && !p.is_dead()) {
+            Some(process) => Arc::clone(process),
             None => Arc::new(Process::open(tgid)?),
         };
-        known.insert(tid, Arc::clone(&process));
+        // Until now the number may have been another's.
+        if !waits() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        known.insert(tid, Thread { process: Arc::clone(&process), seen: now });
         Ok(process)
     }
 
@@ -165,22 +182,23 @@ mod tests {
             let _ = stopped.recv();
         });
         let tid = hear.recv().unwrap();
-        let process = processes.of(tid).unwrap();
+        let process = processes.of(tid, || true).unwrap();
         assert_eq!(process.tgid(), std::process::id().cast_signed());
-        assert!(Arc::ptr_eq(&process, &processes.of(process.tgid()).unwrap()));
+        assert!(Arc::ptr_eq(&process, &processes.of(process.tgid(), || true).unwrap()));
         drop(stop);
         thread.join().unwrap();
         // The kernel takes the number away a little after the join.
         while process.has_thread(tid) {
             std::thread::yield_now();
         }
-        assert!(processes.of(tid).is_err());
+        std::thread::sleep(STILL_THE_SAME);
+        assert!(processes.of(tid, || true).is_err());
     }
 
     #[test]
     fn one_address_space_has_one_name() {
         let processes = Processes::default();
-        let process = processes.of(std::process::id().cast_signed()).unwrap();
+        let process = processes.of(std::process::id().cast_signed(), || true).unwrap();
         let mm = processes.mm(&process).unwrap();
         assert!(Arc::ptr_eq(&mm, &processes.mm(&process).unwrap()));
         assert!(processes.mm_by_id(mm.id()).is_some());

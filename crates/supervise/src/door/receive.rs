@@ -1,6 +1,7 @@
-//! A thread that receives system calls: each is decoded, carried out and answered before the next.
+//! The threads that receive system calls: each is decoded, carried out and answered before the next.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -10,24 +11,58 @@ use crate::sandbox::{Call, classify};
 use crate::sys::notify::{self, Notification, Response};
 
 impl Door {
-    /// Answers system calls until nobody is left to make any.
-    pub(crate) fn receive(&self) {
-        loop {
-            match notify::receive(self.listener.as_fd()) {
-                Ok(notification) => self.answer(&notification),
-                Err(_) if self.stopped() => return,
-                Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::INTR) => {}
-                    // Its thread is gone; or everybody is.
-                    Some(Errno::NOENT) if !self.is_deserted() => {}
-                    _ => return,
-                },
+    /// Answers system calls until nobody is left to make any; starts the threads for it.
+    pub(crate) fn receive_all(self: &Arc<Self>) {
+        let mut threads = Vec::new();
+        let mut more = || {
+            let door = Arc::clone(self);
+            let name = format!("receive {}", threads.len());
+            match std::thread::Builder::new().name(name).spawn(move || door.receive()) {
+                Ok(thread) => threads.push(thread),
+                Err(_) => self.trouble("no further thread can be started: a request waits"),
+            }
+        };
+        more();
+        self.turns.look_after(more);
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
             }
         }
     }
 
+    fn receive(&self) {
+        while let Some(turn) = self.turns.wait() {
+            loop {
+                match self.next_call() {
+                    Ok(notification) => {
+                        self.turns.begin();
+                        self.answer(&notification);
+                        if !self.turns.end(&turn) {
+                            break;
+                        }
+                    }
+                    Err(Errno::INTR) => {}
+                    // Its thread is gone; or everybody is.
+                    Err(Errno::NOENT) if !self.is_deserted() => {}
+                    Err(_) => return self.turns.finish(),
+                }
+            }
+        }
+    }
+
+    fn next_call(&self) -> Result<Notification, Errno> {
+        // Before Linux 6.11 whoever waits is not told that nobody is left.
+        if !self.receive_ends {
+            use rustix::event::{PollFd, PollFlags, poll};
+            poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], None)?;
+        }
+        let received = notify::receive(self.listener.as_fd());
+        received.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+
     /// Whether no process is left under the filter.
-    pub(crate) fn is_deserted(&self) -> bool {
+    fn is_deserted(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut fds = [PollFd::new(&self.listener, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -43,11 +78,11 @@ impl Door {
         let Some(call) = classify(arch, number, args) else {
             return respond(Response::Continue);
         };
-        let process = self.processes.of(notification.tid);
-        if !notify::is_waiting(self.listener.as_fd(), notification.id) {
-            return;
-        }
-        let Ok(process) = process else {
+        let waits = || notify::is_waiting(self.listener.as_fd(), notification.id);
+        let Ok(process) = self.processes.of(notification.tid, waits) else {
+            if !waits() {
+                return;
+            }
             self.watch.trouble("a process could not be looked into; its request was refused");
             return respond(Response::Error(libc::EPERM));
         };

@@ -23,8 +23,6 @@ use crate::mmio::Tracer;
 use crate::sandbox::{Launch, LaunchError, Launched};
 use crate::watch::Watch;
 
-/// Threads that answer requests: as many clients' threads can be served at a time.
-const RECEIVERS: usize = 4;
 /// The host where none is named.
 pub const DEFAULT_HOST: &str = "x86-intel";
 
@@ -356,19 +354,17 @@ impl Ready {
             false => None,
         };
         let mut threads = Vec::new();
-        let mut spawn = |name: String, work: Box<dyn FnOnce(&Door) + Send>| {
+        let mut spawn = |name: String, work: Box<dyn FnOnce(&Arc<Door>) + Send>| {
             let door = Arc::clone(&door);
             let spawned = std::thread::Builder::new().name(name).spawn(move || work(&door));
             spawned.map(|thread| threads.push(thread))
         };
         let spawned = (|| {
-            for n in 0..RECEIVERS {
-                spawn(format!("receive {n}"), Box::new(Door::receive))?;
-            }
+            spawn("receive".into(), Box::new(Door::receive_all))?;
             for n in 0..door.devices() {
                 spawn(format!("device {n}"), Box::new(move |door| door.work(n)))?;
             }
-            spawn("watcher".into(), Box::new(Door::watch_events))
+            spawn("watcher".into(), Box::new(|door| door.watch_events()))
         })();
         let ended = spawned.map_err(system("starting a thread")).and_then(|()| {
             processes.go()?;
