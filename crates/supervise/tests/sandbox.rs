@@ -429,7 +429,7 @@ fn nothing_outlives_a_launcher_that_is_killed() {
             }
             return;
         }
-        Some(mut command) => command.stdout(Stdio::piped()).spawn().unwrap(),
+        Some(mut command) => command.stdout(Stdio::piped()).process_group(0).spawn().unwrap(),
     };
     let sleep = format!("sleep 63.{}", launcher.id());
     let mut text = Vec::new();
@@ -443,7 +443,9 @@ fn nothing_outlives_a_launcher_that_is_killed() {
     if !skipped {
         wait_for("two sleepers", || running(&sleep).len() >= 2);
     }
-    launcher.kill().unwrap();
+    // With its whole process group, as `timeout` and shells do.
+    let group = rustix::process::Pid::from_child(&launcher);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     launcher.wait().unwrap();
     wait_for("the end of all", || running(&sleep).is_empty());
 }

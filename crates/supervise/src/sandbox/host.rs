@@ -59,6 +59,9 @@ pub(super) fn user_namespace_advice() -> String {
 
 /// What keeps mounts away here.
 pub(super) fn mount_advice() -> String {
+    if sysctl("user.max_mnt_namespaces") == Some(0) {
+        return "None are allowed: sysctl -w user.max_mnt_namespaces=10000".into();
+    }
     if sysctl("kernel.apparmor_restrict_unprivileged_userns") == Some(1) {
         return user_namespace_advice();
     }

@@ -256,6 +256,9 @@ fn watch(client: Pid, status: OwnedFd, lifeline: OwnedFd) -> i32 {
     let Ok(signals) = signal_fd() else { return 1 };
     let Ok([status, lifeline, signals]) = keep_only([status, lifeline, signals]) else { return 1 };
     let _ = rustix::process::chdir(c"/");
+    // What kills the supervisor's whole process group (`timeout -s KILL`, a shell) must leave us to
+    // clear up. The client stays in that group: Ctrl-C is for it.
+    let _ = rustix::process::setsid();
     let mut status = Some(status);
     let mut lifeline = Some(lifeline);
     let mut killing = false;

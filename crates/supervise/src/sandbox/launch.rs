@@ -123,11 +123,7 @@ impl<'a> Launch<'a> {
         let id_maps = if may_mount() && (is_root() || !self.as_root) {
             None
         } else {
-            let (uid, gid) =
-                (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-            let inside = |id| if self.as_root { 0 } else { id };
-            let line = |id| c_string(format!("{} {id} 1", inside(id)));
-            Some([line(uid)?, line(gid)?])
+            Some(id_maps(self.as_root)?)
         };
         let directory = std::env::current_dir()
             .ok()
@@ -202,6 +198,13 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Lines for `uid_map` and `gid_map`: our own identity, under its own number or as 0.
+pub(super) fn id_maps(as_root: bool) -> Result<[CString; 2], LaunchError> {
+    let line = |id: u32| c_string(format!("{} {id} 1", if as_root { 0 } else { id }));
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    Ok([line(uid.as_raw())?, line(gid.as_raw())?])
+}
+
 /// A mount namespace alone is enough: more robust, and all that root needs.
 pub(super) fn may_mount() -> bool {
     rustix::thread::capabilities(None)
@@ -216,7 +219,7 @@ pub(super) fn staging() -> Option<PathBuf> {
         .find(|path| std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir()))
 }
 
-fn facts(host: &dyn Host) -> Facts {
+pub(super) fn facts(host: &dyn Host) -> Facts {
     let buses = host.entries(Path::new("/sys/devices")).unwrap_or_default();
     let free = |name: &String| !buses.iter().any(|entry| entry.name.as_os_str() == name.as_str());
     Facts {

@@ -29,6 +29,8 @@ mod init;
 mod launch;
 mod overlay;
 mod script;
+#[cfg(test)]
+mod times;
 mod tree;
 
 pub use doctor::{Check, Verdict, doctor};

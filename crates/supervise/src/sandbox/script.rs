@@ -56,7 +56,7 @@ impl Script {
 }
 
 impl Step {
-    fn run(&self) -> Result<(), Errno> {
+    pub(super) fn run(&self) -> Result<(), Errno> {
         match self {
             Step::Private => rustix::mount::mount_change(
                 c"/",
