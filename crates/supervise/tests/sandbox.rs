@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use softvfio_supervise::sandbox::{
-    Filter, Launch, LaunchError, Launched, SysFunction, SysGroup, SysIommu, SysResource, Tree,
-    Verdict, doctor,
+    Filter, Interrupts, Launch, LaunchError, Launched, SysFunction, SysGroup, SysIommu,
+    SysResource, Tree, Verdict, doctor,
 };
 
 const BDF: &str = "0000:01:00.0";
@@ -361,6 +361,108 @@ fn what_cannot_be_executed_is_named() {
 }
 
 #[test]
+fn a_script_without_a_first_line_is_the_shells() {
+    let directory = std::env::temp_dir().join(format!("softvfio-sandbox-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let script = directory.join("script");
+    std::fs::write(&script, "exit $#").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).unwrap();
+    let tree = tree();
+    let args = ["one".into(), "two".into()];
+    let launch = Launch { args: &args, ..Launch::new(&tree, script.as_os_str()) };
+    let launched = start(&launch);
+    if let Some(mut launched) = launched {
+        launched.processes.go().unwrap();
+        assert_eq!(launched.processes.wait().unwrap().code(), Some(2));
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn the_terminals_signals_are_the_clients() {
+    let Some(()) = child_only("SOFTVFIO_SIGNALS", "the_terminals_signals_are_the_clients") else {
+        return;
+    };
+    let interrupts = Interrupts::ignore();
+    let tree = tree();
+    let script = "cut -d' ' -f5 /proc/$$/stat; grep -E 'Sig(Ign|Blk)' /proc/self/status";
+    let Some((text, _)) = inside(&tree, script) else { return };
+    let group = rustix::process::getpgrp().as_raw_nonzero();
+    // Whatever else was ignored when we were started stays so.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    let [int, quit, pipe] = [2, 3, 13].map(|signal| 1 << (signal - 1));
+    let ignored = u64::from_str_radix(ignored, 16).unwrap();
+    assert_eq!(ignored & (int | quit | pipe), int | quit | pipe);
+    let ignored = ignored & !(int | quit | pipe);
+    assert_eq!(text, format!("{group}\nSigBlk:\t{:016x}\nSigIgn:\t{ignored:016x}\n", 0));
+
+    let args = shell("sleep 60");
+    let Some(mut launched) = start(&Launch { args: &args, ..Launch::new(&tree, "sh".as_ref()) })
+    else {
+        return;
+    };
+    launched.processes.go().unwrap();
+    // Ctrl-C, as a terminal sends it; nobody else is in this group.
+    rustix::process::kill_current_process_group(rustix::process::Signal::INT).unwrap();
+    assert_eq!(launched.processes.wait().unwrap().signal(), Some(2));
+    drop(interrupts);
+}
+
+#[test]
+fn a_host_without_pci_iommu_or_modules_gets_them() {
+    let name = "a_host_without_pci_iommu_or_modules_gets_them";
+    if std::env::var_os("SOFTVFIO_BARE").is_some() {
+        let script = format!(
+            "ls /sys/bus /sys/kernel /sys/module && readlink -f /sys/bus/pci/devices/{BDF}/iommu_group \
+             /sys/bus/pci/devices/{BDF}/driver"
+        );
+        let Some((text, _)) = inside(&tree(), &script) else { return };
+        let expected = "\
+/sys/bus:
+pci
+
+/sys/kernel:
+iommu_groups
+
+/sys/module:
+vfio
+vfio_iommu_type1
+vfio_pci
+/sys/kernel/iommu_groups/17
+/sys/bus/pci/drivers/vfio-pci
+";
+        assert_eq!(text, expected);
+        return;
+    }
+    if !rustix::process::getuid().is_root() {
+        println!("skipped: only root can take a host's directories away");
+        return;
+    }
+    let bare =
+        "for d in bus kernel module; do mount -t tmpfs none /sys/$d || exit 9; done; exec \"$@\"";
+    let program = std::env::current_exe().unwrap();
+    for drop_to in [None, Some("65534")] {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", bare, "sh"]).env("SOFTVFIO_BARE", "1");
+        if let Some(uid) = drop_to {
+            command.args(["setpriv", "--clear-groups", "--reuid", uid, "--regid", uid]);
+        }
+        match command.arg(&program).args(["--exact", name]).output() {
+            Ok(output) if matches!(output.status.code(), Some(9 | 126 | 127)) => {
+                println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+            }
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success(), "{text}");
+            }
+            Err(error) => println!("skipped: unshare: {error}"),
+        }
+    }
+}
+
+#[test]
 fn a_working_directory_in_sys_is_the_new_one() {
     // A process of its own: the directory is the whole process's.
     let Some(()) = child_only("SOFTVFIO_IN_SYS", "a_working_directory_in_sys_is_the_new_one")
@@ -483,12 +585,18 @@ fn calls_that_concern_vfio_come_from_threads_and_children_too() {
     let no_mmap = Filter { mmap: false, ..Filter::default() };
     let map = "os.ftruncate(fd,2<<40)\nmmap.mmap(fd,4096,offset=1<<40)\n";
     let either = Filter::default();
+    // ioctl(fd, 0x3b64, 0) as a 32-bit program makes it: push rbx, registers, int 0x80, pop rbx, ret.
+    let int80 = "import ctypes\nm=mmap.mmap(-1,4096,prot=7)\n\
+                 m.write(b'\\x53\\xb8\\x36\\0\\0\\0\\xbb'+fd.to_bytes(4,'little')\
+                 +b'\\xb9\\x64\\x3b\\0\\0\\x31\\xd2\\xcd\\x80\\x5b\\xc3')\n\
+                 ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()\n";
     for (code, filter, comes) in [
         ("fcntl.ioctl(fd,0x3b64)\n", either, true),
         ("os.pread(fd,4,1<<40)\n", either, true),
         ("os.pwrite(fd,b'x',7<<40)\n", either, true),
         ("os.preadv(fd,[bytearray(4)],1<<40)\n", either, true),
         ("os.pwritev(fd,[b'x'],1<<40)\n", either, true),
+        (int80, either, true),
         (map, either, true),
         (map, no_mmap, false),
         ("threading.Thread(target=lambda: os.pread(fd,4,1<<40)).start()\n", either, true),
@@ -559,7 +667,7 @@ fn child(variable: &str, test: &str) -> Option<Command> {
 /// Runs this test in a process of its own; `Some` in that process.
 fn child_only(variable: &str, test: &str) -> Option<()> {
     let Some(mut command) = child(variable, test) else { return Some(()) };
-    assert!(command.status().unwrap().success());
+    assert!(command.process_group(0).status().unwrap().success());
     None
 }
 

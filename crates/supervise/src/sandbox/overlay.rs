@@ -101,14 +101,18 @@ impl Plan<'_> {
     fn place(&mut self, path: &Path, dir: &Dir) -> Result<(), PlanError> {
         let entries =
             self.host.entries(path).ok_or_else(|| PlanError::NoDirectory(path.to_owned()))?;
+        let has =
+            |name: &OsString| entries.iter().any(|e| e.name == *name && e.kind == EntryKind::Dir);
         let passes = !dir.opaque
-            && dir.children.iter().all(|(name, node)| {
-                matches!(node, Node::Dir(_))
-                    && entries.iter().any(|e| e.name == *name && e.kind == EntryKind::Dir)
+            && dir.children.iter().all(|(name, node)| match node {
+                Node::Dir(below) => has(name) || below.is_vacuous(),
+                Node::File { .. } | Node::Link(_) => false,
             });
         if passes {
             for (name, node) in &dir.children {
-                if let Node::Dir(below) = node {
+                if let Node::Dir(below) = node
+                    && has(name)
+                {
                     self.place(&path.join(name), below)?;
                 }
             }
@@ -177,6 +181,7 @@ impl Plan<'_> {
             Node::Link(target) => {
                 self.push(Step::Symlink { target: c(target)?, path: c(path)? });
             }
+            Node::Dir(dir) if dir.is_vacuous() => {}
             Node::Dir(dir) => {
                 self.push(Step::Mkdir(c(path)?));
                 for (name, node) in &dir.children {

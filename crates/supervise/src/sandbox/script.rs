@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fmt;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
@@ -93,8 +93,8 @@ impl Step {
                 }
             }
             Step::BindFile { from, to } => {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                drop(rustix::fs::open(to.as_c_str(), flags, Mode::from_raw_mode(0o644))?);
+                let mode = Mode::from_raw_mode(0o644);
+                rustix::fs::mknodat(CWD, to.as_c_str(), FileType::RegularFile, mode, 0)?;
                 match rustix::mount::mount_bind_recursive(from.as_c_str(), to.as_c_str()) {
                     Err(Errno::NOENT | Errno::NOTDIR) => rustix::fs::unlink(to.as_c_str()),
                     other => other,

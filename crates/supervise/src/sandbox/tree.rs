@@ -162,6 +162,11 @@ pub(super) enum Node {
 }
 
 impl Dir {
+    /// Hides what is there, and is nothing where nothing is.
+    pub(super) fn is_vacuous(&self) -> bool {
+        self.opaque && self.children.is_empty()
+    }
+
     fn dir(&mut self, path: &str) -> &mut Dir {
         path.split('/').fold(self, |dir, name| {
             let node = dir.children.entry(name.into()).or_insert_with(|| Node::Dir(Dir::default()));

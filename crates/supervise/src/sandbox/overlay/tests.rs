@@ -206,6 +206,8 @@ fn the_hosts_can_be_hidden() {
     }
     assert_eq!(seen["/sys/bus/pci/drivers/i915"], "host");
     assert_eq!(seen["/dev/vfio/17"], "file");
+    // There is nothing to hide there.
+    assert_eq!(seen.get("/sys/class/iommu"), None);
 }
 
 #[test]
