@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, waitpid};
 
 use super::error::LaunchError;
-use super::launch::{Launch, Launched, may_mount, staging};
+use super::launch::{Launch, may_mount, staging};
+use super::processes::Launched;
 use super::tree::{SysFunction, SysGroup, Tree};
 use super::{filter, host};
 use crate::sys::{probe, process};

@@ -1,26 +1,24 @@
-//! Starting a client, and following it to its end.
+//! Starting a client.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
-};
+use rustix::process::Pid;
 
+use super::additions::{Facts, additions};
 use super::error::{LaunchError, Stage};
 use super::filter::{self, Filter};
-use super::init::{self, Ends, Message, Prepared, Received};
+use super::init::{self, Ends, Message, Prepared};
+use super::interrupts::Interrupts;
 use super::overlay::{Host, PlanError, ThisHost, plan};
-use super::tree::{Facts, Tree, additions};
-use crate::sys::process::{Disposition, Exec, block_signals, disposition, fork, set_disposition};
+use super::processes::{Launched, Process, Processes};
+use super::tree::Tree;
+use crate::sys::process::{Exec, block_signals, fork};
 
 /// How to start a client.
 #[derive(Clone, Debug)]
@@ -240,169 +238,4 @@ fn clashes(prepared: &Prepared) -> Vec<PathBuf> {
         path.parent().is_some_and(|parent| places.contains(&parent)) && !path.ends_with("vfio/vfio")
     };
     prepared.script.shadowed.iter().filter(ours).cloned().collect()
-}
-
-/// A client that stands before its program's first instruction.
-#[derive(Debug)]
-pub struct Launched {
-    /// Receives its system calls, and those of all that it starts.
-    pub listener: OwnedFd,
-    /// `/dev/vfio` as it sees it (`O_PATH`).
-    pub dev_vfio: OwnedFd,
-    /// Paths of the host's own devices and groups that ours hide from it.
-    pub shadowed: Vec<PathBuf>,
-    /// The processes.
-    pub processes: Processes,
-}
-
-/// A process that cannot be taken for another.
-#[derive(Debug)]
-pub struct Process {
-    /// Its number.
-    pub pid: Pid,
-    /// Its descriptor; readable when it has ended.
-    pub pidfd: OwnedFd,
-}
-
-impl Process {
-    fn open(pid: Pid) -> Result<Process, Errno> {
-        Ok(Process { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
-    }
-}
-
-/// What [`Launch::start`] started. Dropping it ends all of it.
-#[derive(Debug)]
-pub struct Processes {
-    client: Option<Process>,
-    init: Process,
-    command: OsString,
-    control: Option<OwnedFd>,
-    status: Option<OwnedFd>,
-    lifeline: Option<OwnedFd>,
-}
-
-impl Processes {
-    /// The program's process.
-    pub fn client(&self) -> &Process {
-        self.client.as_ref().unwrap_or(&self.init)
-    }
-
-    /// The process above it, which adopts its orphans.
-    pub fn init(&self) -> &Process {
-        &self.init
-    }
-
-    /// Lets the program begin, and waits until it has, or could not. A tracer may attach before; if
-    /// it stops the client, it must not be the thread that calls this.
-    pub fn go(&mut self) -> Result<(), LaunchError> {
-        let Some(control) = &self.control else { return Ok(()) };
-        // A client that has died meanwhile is found below.
-        let _ = rustix::net::send(control, &[1], SendFlags::NOSIGNAL);
-        let answer = self.message()?;
-        self.control = None;
-        match answer {
-            // The descriptor was closed by the exec, or with the process: its status tells.
-            None => Ok(()),
-            Some((message, _)) => {
-                let errno = Errno::from_raw_os_error(message.errno);
-                Err(match Stage::from_number(message.stage) {
-                    Some(stage) => stage.error(errno, None, self.command.clone()),
-                    None => LaunchError::Died,
-                })
-            }
-        }
-    }
-
-    /// Readable when [`Processes::wait`] would not block. `None` after it has answered.
-    pub fn status_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.status.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Waits for the program's end. What it left behind may still run.
-    pub fn wait(&mut self) -> Result<ExitStatus, LaunchError> {
-        let Some(status) = self.status.take() else { return Err(LaunchError::Died) };
-        let mut bytes = [0; 4];
-        loop {
-            match rustix::io::read(&status, &mut bytes) {
-                Ok(4) => return Ok(ExitStatus::from_raw(i32::from_ne_bytes(bytes))),
-                Err(Errno::INTR) => {}
-                Ok(_) => return Err(LaunchError::Died),
-                Err(errno) => {
-                    return Err(LaunchError::System { what: "reading the status", errno });
-                }
-            }
-        }
-    }
-
-    /// Kills the program and all that it started. Returns at once; [`Processes::wait_all`] waits.
-    pub fn kill_all(&self) {
-        // It fails if everything has ended.
-        let _ = pidfd_send_signal(&self.init.pidfd, Signal::TERM);
-    }
-
-    /// Waits until nothing of what was started is left.
-    pub fn wait_all(&mut self) {
-        loop {
-            match rustix::process::waitid(
-                WaitId::PidFd(self.init.pidfd.as_fd()),
-                WaitIdOptions::EXITED,
-            ) {
-                Err(Errno::INTR) => {}
-                // Reaped now, or before.
-                _ => return,
-            }
-        }
-    }
-
-    fn message(&self) -> Result<Option<Received>, LaunchError> {
-        let Some(control) = &self.control else { return Ok(None) };
-        Message::receive(control.as_fd())
-            .map_err(|errno| LaunchError::System { what: "hearing from the client", errno })
-    }
-}
-
-impl Drop for Processes {
-    fn drop(&mut self) {
-        // init kills all when the lifeline hangs up; a client that was not let go gives up.
-        self.lifeline = None;
-        self.control = None;
-        self.kill_all();
-        self.wait_all();
-    }
-}
-
-/// While it lives this process ignores `SIGINT` and `SIGQUIT`: a terminal sends them to the client
-/// too, and they are meant for it. Clients start with what was in force before.
-#[derive(Debug)]
-pub struct Interrupts(());
-
-const HELD: [(i32, u8); 2] = [(libc::SIGINT, 1), (libc::SIGQUIT, 2)];
-/// Signals of [`HELD`] that were at their default before.
-static RESET: AtomicU8 = AtomicU8::new(0);
-
-impl Interrupts {
-    /// Begins to ignore them, unless something else than the default is in force.
-    pub fn ignore() -> Interrupts {
-        for (signal, bit) in HELD {
-            if disposition(signal) == Ok(Disposition::Default) {
-                set_disposition(signal, true);
-                RESET.fetch_or(bit, Ordering::SeqCst);
-            }
-        }
-        Interrupts(())
-    }
-
-    fn to_reset() -> impl Iterator<Item = i32> {
-        let bits = RESET.load(Ordering::SeqCst);
-        HELD.into_iter().filter(move |(_, bit)| bits & bit != 0).map(|(signal, _)| signal)
-    }
-}
-
-impl Drop for Interrupts {
-    fn drop(&mut self) {
-        for signal in Interrupts::to_reset() {
-            set_disposition(signal, false);
-        }
-        RESET.store(0, Ordering::SeqCst);
-    }
 }

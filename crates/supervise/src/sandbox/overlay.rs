@@ -9,8 +9,8 @@ use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::additions::{Dir, Node};
 use super::script::{Script, Step};
-use super::tree::{Dir, Node};
 
 /// What the host has.
 pub(super) trait Host {

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{WaitOptions, waitpid};
 
+use super::additions::additions;
 use super::launch::{facts, may_mount, staging};
 use super::overlay::{ThisHost, plan};
 use super::script::Step;
-use super::tree::{SysFunction, SysGroup, Tree, additions};
+use super::tree::{SysFunction, SysGroup, Tree};
 use super::{filter, host};
 use crate::sys::{filter::install, process};
 

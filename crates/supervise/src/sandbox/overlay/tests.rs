@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use super::super::tree::{Facts, SysFunction, SysGroup, Tree, additions};
+use super::super::additions::{Facts, additions};
+use super::super::tree::{SysFunction, SysGroup, Tree};
 use super::*;
 
 /// Directories by path; a name that ends in `/` is a directory, `a>b` a link, else a file.

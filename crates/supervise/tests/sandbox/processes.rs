@@ -1,0 +1,192 @@
+//! Who a client is, how it ends, and what ends with it.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use softvfio_supervise::sandbox::{Interrupts, Launch, LaunchError};
+
+use super::{child, child_only, inside, running, shell, sleeper, start, tree, wait_for};
+
+#[test]
+fn identity_is_the_callers_or_root() {
+    let tree = tree();
+    let Some((text, _)) = inside(&tree, "id -u; id -g") else { return };
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    assert_eq!(text, format!("{uid}\n{gid}\n"));
+
+    let (mut read, write) = std::io::pipe().unwrap();
+    let launch = Launch {
+        args: &["-u".into()],
+        as_root: true,
+        stdio: [None, Some(write.as_fd()), None],
+        ..Launch::new(&tree, "id".as_ref())
+    };
+    let Some(mut launched) = start(&launch) else { return };
+    drop(write);
+    launched.processes.go().unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "0\n");
+}
+
+#[test]
+fn ends_are_told_as_they_were() {
+    let tree = tree();
+    let Some((_, status)) = inside(&tree, "exit 7") else { return };
+    assert_eq!(status.code(), Some(7));
+    let (_, status) = inside(&tree, "kill -KILL $$").unwrap();
+    assert_eq!(status.signal(), Some(9));
+    let (_, status) = inside(&tree, "kill -PIPE $$").unwrap();
+    assert_eq!(status.signal(), Some(13), "SIGPIPE is at its default");
+}
+
+#[test]
+fn what_cannot_be_executed_is_named() {
+    let tree = tree();
+    for (command, errno) in [("/nowhere/at-all", 2), ("softvfio-no-such-program", 2), ("/", 13)] {
+        let env = [("PATH".into(), "/usr/bin:/bin".into())];
+        let launch = Launch { env: Some(&env), ..Launch::new(&tree, OsStr::new(command)) };
+        let Some(mut launched) = start(&launch) else { return };
+        match launched.processes.go() {
+            Err(LaunchError::Exec { command: named, errno: said }) => {
+                assert_eq!((named.to_str(), said.raw_os_error()), (Some(command), errno));
+            }
+            other => panic!("{command}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_script_without_a_first_line_is_the_shells() {
+    let directory = std::env::temp_dir().join(format!("softvfio-sandbox-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let script = directory.join("script");
+    std::fs::write(&script, "exit $#").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).unwrap();
+    let tree = tree();
+    let args = ["one".into(), "two".into()];
+    let launch = Launch { args: &args, ..Launch::new(&tree, script.as_os_str()) };
+    let launched = start(&launch);
+    if let Some(mut launched) = launched {
+        launched.processes.go().unwrap();
+        assert_eq!(launched.processes.wait().unwrap().code(), Some(2));
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn the_terminals_signals_are_the_clients() {
+    let Some(()) =
+        child_only("SOFTVFIO_SIGNALS", "processes::the_terminals_signals_are_the_clients")
+    else {
+        return;
+    };
+    let interrupts = Interrupts::ignore();
+    let tree = tree();
+    let script = "cut -d' ' -f5 /proc/$$/stat; grep -E 'Sig(Ign|Blk)' /proc/self/status";
+    let Some((text, _)) = inside(&tree, script) else { return };
+    let group = rustix::process::getpgrp().as_raw_nonzero();
+    // Whatever else was ignored when we were started stays so.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    let [int, quit, pipe] = [2, 3, 13].map(|signal| 1 << (signal - 1));
+    let ignored = u64::from_str_radix(ignored, 16).unwrap();
+    assert_eq!(ignored & (int | quit | pipe), int | quit | pipe);
+    let ignored = ignored & !(int | quit | pipe);
+    assert_eq!(text, format!("{group}\nSigBlk:\t{:016x}\nSigIgn:\t{ignored:016x}\n", 0));
+
+    let args = shell("sleep 60");
+    let Some(mut launched) = start(&Launch { args: &args, ..Launch::new(&tree, "sh".as_ref()) })
+    else {
+        return;
+    };
+    launched.processes.go().unwrap();
+    // Ctrl-C, as a terminal sends it; nobody else is in this group.
+    rustix::process::kill_current_process_group(rustix::process::Signal::INT).unwrap();
+    assert_eq!(launched.processes.wait().unwrap().signal(), Some(2));
+    drop(interrupts);
+}
+
+#[test]
+fn orphans_are_waited_for_and_pipes_are_not_held() {
+    let begin = Instant::now();
+    // `inside` reads to the end of the pipe, which the orphan does not hold.
+    let sleep = sleeper(1);
+    let script = format!("({sleep} </dev/null >/dev/null 2>&1 &) ; echo done");
+    let Some((text, status)) = inside(&tree(), &script) else { return };
+    assert_eq!((text.as_str(), status.success()), ("done\n", true));
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    assert_eq!(running(&sleep), [""; 0], "dropping kills what is left");
+}
+
+#[test]
+fn all_are_killed_when_asked() {
+    let tree = tree();
+    let sleep = sleeper(2);
+    let args = shell(&format!("{sleep} & (setsid {sleep} &) ; sh -c '{sleep}; true'; true"));
+    let launch = Launch { args: &args, ..Launch::new(&tree, "sh".as_ref()) };
+    let Some(mut launched) = start(&launch) else { return };
+    launched.processes.go().unwrap();
+    wait_for("three sleepers", || {
+        running(&sleep).iter().filter(|line| line.starts_with("sleep")).count() == 3
+    });
+    launched.processes.kill_all();
+    assert_eq!(launched.processes.wait().unwrap().signal(), Some(9));
+    launched.processes.wait_all();
+    assert_eq!(running(&sleep), [""; 0]);
+}
+
+#[test]
+fn a_client_that_is_not_let_go_ends_with_its_owner() {
+    let tree = tree();
+    let Some(launched) = start(&Launch::new(&tree, "true".as_ref())) else { return };
+    let pid = launched.processes.client().pid.as_raw_nonzero();
+    drop(launched);
+    assert!(!PathBuf::from(format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn nothing_outlives_a_launcher_that_is_killed() {
+    let name = "processes::nothing_outlives_a_launcher_that_is_killed";
+    let mut launcher = match child("SOFTVFIO_KILLED", name) {
+        None => {
+            // The launcher.
+            let tree = tree();
+            let sleep = sleeper(3);
+            let args = shell(&format!("(setsid {sleep} &); echo ready; {sleep}; true"));
+            let launch = Launch { args: &args, ..Launch::new(&tree, "sh".as_ref()) };
+            match start(&launch) {
+                Some(mut launched) => {
+                    launched.processes.go().unwrap();
+                    let _ = launched.processes.wait();
+                }
+                None => println!("ready"),
+            }
+            return;
+        }
+        Some(mut command) => command.stdout(Stdio::piped()).process_group(0).spawn().unwrap(),
+    };
+    let sleep = format!("sleep 63.{}", launcher.id());
+    let mut text = Vec::new();
+    let mut output = launcher.stdout.take().unwrap();
+    while !text.ends_with(b"ready\n") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).unwrap();
+        text.extend(byte);
+    }
+    let skipped = String::from_utf8_lossy(&text).contains("skipped");
+    if !skipped {
+        wait_for("two sleepers", || running(&sleep).len() >= 2);
+    }
+    // With its whole process group, as `timeout` and shells do.
+    let group = rustix::process::Pid::from_child(&launcher);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    launcher.wait().unwrap();
+    wait_for("the end of all", || running(&sleep).is_empty());
+}
