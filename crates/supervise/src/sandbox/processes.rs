@@ -18,14 +18,14 @@ use super::init::{Message, Received};
 /// A client that stands before its program's first instruction.
 #[derive(Debug)]
 pub struct Launched {
+    /// The processes. First, as they are to end before their calls remain unanswered.
+    pub processes: Processes,
     /// Receives its system calls, and those of all that it starts.
     pub listener: OwnedFd,
     /// `/dev/vfio` as it sees it (`O_PATH`).
     pub dev_vfio: OwnedFd,
     /// Paths of the host's own devices and groups that ours hide from it.
     pub shadowed: Vec<PathBuf>,
-    /// The processes.
-    pub processes: Processes,
 }
 
 /// A process that cannot be taken for another.
