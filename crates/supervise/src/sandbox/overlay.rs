@@ -80,8 +80,15 @@ pub(super) fn plan(additions: &Dir, staging: &Path, host: &dyn Host) -> Result<S
         }
     }
     let moves = std::mem::take(&mut plan.moves);
-    plan.script.steps.extend(moves);
-    plan.push(Step::Unmount(c(staging)?));
+    // The workplace itself goes where the last directory will cover it: an unmount would wait for
+    // all CPUs (0.1 ms when they are idle, 8 ms when they are not).
+    if let Some(last) = moves.last() {
+        plan.push(Step::Move { from: c(staging)?, to: c(last)? });
+        for (slot, target) in moves.iter().enumerate() {
+            let from = last.join(slot.to_string());
+            plan.push(Step::Move { from: c(from)?, to: c(target)? });
+        }
+    }
     Ok(plan.script)
 }
 
@@ -89,7 +96,8 @@ struct Plan<'a> {
     host: &'a dyn Host,
     script: Script,
     staging: &'a Path,
-    moves: Vec<Step>,
+    /// Where each directory of the workplace, by its number, belongs.
+    moves: Vec<PathBuf>,
 }
 
 impl Plan<'_> {
@@ -125,7 +133,7 @@ impl Plan<'_> {
         self.push(Step::Mkdir(c(&slot)?));
         self.push(Step::BindSelf(c(&slot)?));
         self.fill(&slot, path, &entries, dir)?;
-        self.moves.push(Step::Move { from: c(&slot)?, to: c(path)? });
+        self.moves.push(path.to_owned());
         Ok(())
     }
 

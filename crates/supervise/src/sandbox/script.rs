@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
 
 /// One prepared call, or the few that belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +33,6 @@ pub(super) enum Step {
     BindFile { from: CString, to: CString },
     /// Moves a mount.
     Move { from: CString, to: CString },
-    /// Removes a mount.
-    Unmount(CString),
 }
 
 /// Steps, and what they hide.
@@ -101,7 +99,6 @@ impl Step {
                 }
             }
             Step::Move { from, to } => rustix::mount::mount_move(from.as_c_str(), to.as_c_str()),
-            Step::Unmount(path) => rustix::mount::unmount(path.as_c_str(), UnmountFlags::DETACH),
         }
     }
 }
@@ -120,7 +117,6 @@ impl fmt::Display for Step {
                 write!(f, "binding {} to {}", show(from), show(to))
             }
             Step::Move { from, to } => write!(f, "moving mount {} to {}", show(from), show(to)),
-            Step::Unmount(path) => write!(f, "unmounting {}", show(path)),
         }
     }
 }

@@ -93,6 +93,5 @@ fn kind(step: &Step) -> &'static str {
         Step::BindDir { .. } => "host's directory",
         Step::BindFile { .. } => "host's file",
         Step::Move { .. } => "move into place",
-        Step::Unmount(_) => "unmount",
     }
 }
