@@ -148,7 +148,9 @@ fn mounts() -> Check {
         std::mem::forget(script);
         result
     });
-    check("mounts of our own", result, "a tmpfs can be mounted", Verdict::Fail, host::mount_advice)
+    check("mounts of our own", result, "a tmpfs can be mounted", Verdict::Fail, || {
+        if own { host::mount_advice() } else { host::user_namespace_advice() }
+    })
 }
 
 fn listener() -> Check {

@@ -81,7 +81,7 @@ pub(super) fn plan(additions: &Dir, staging: &Path, host: &dyn Host) -> Result<S
     }
     let moves = std::mem::take(&mut plan.moves);
     // The workplace itself goes where the last directory will cover it: an unmount would wait for
-    // all CPUs (0.1 ms when they are idle, 8 ms when they are not).
+    // every CPU, longest where they are busy.
     if let Some(last) = moves.last() {
         plan.push(Step::Move { from: c(staging)?, to: c(last)? });
         for (slot, target) in moves.iter().enumerate() {
