@@ -5,7 +5,7 @@
 //! from copies made before; where a copy is missing, the request is refused, the answer dropped, and
 //! the request issued again with the copy. What is to be written is written afterwards.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,7 @@ const PAGE: u64 = 4096;
 pub(super) struct Client<'a> {
     door: &'a Door,
     process: Option<&'a Process>,
+    mm: OnceCell<Option<Arc<Mm>>>,
     /// The system call that waits, and its thread.
     call: u64,
     tid: i32,
@@ -72,6 +73,7 @@ impl<'a> Client<'a> {
         Self {
             door,
             process,
+            mm: OnceCell::new(),
             call,
             tid,
             number: 0,
@@ -124,8 +126,12 @@ impl<'a> Client<'a> {
                 );
             }
         }
-        for piece in &self.writes {
-            if client::write_memory(self.tid, piece.addr, &piece.bytes) != piece.bytes.len() {
+        /// Pieces that one system call takes (`IOV_MAX`).
+        const MOST: usize = 1024;
+        let pieces: Vec<_> = self.writes.iter().map(|p| (p.addr, &p.bytes[..])).collect();
+        for pieces in pieces.chunks(MOST) {
+            let len = pieces.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+            if client::write_pieces(self.tid, pieces) != len {
                 return Err(BadAddress);
             }
         }
@@ -137,8 +143,8 @@ impl<'a> Client<'a> {
         (self.copies, self.writes)
     }
 
-    fn mm_now(&self) -> Option<Arc<Mm>> {
-        self.door.processes.mm(self.process?).ok()
+    fn mm_now(&self) -> Option<&Arc<Mm>> {
+        self.mm.get_or_init(|| self.door.processes.mm(self.process?).ok()).as_ref()
     }
 
     fn object(&self, fd: i32) -> Result<Option<Object>, FdObject> {
@@ -196,7 +202,7 @@ impl Platform for Client<'_> {
 impl Pinner for Client<'_> {
     fn pin(&mut self, vaddr: u64, size: u64, write: bool) -> Result<Pinned, PinError> {
         let error = |vaddr: u64, why, charged_pages| PinError { vaddr, charged_pages, why };
-        let Some(mm) = self.mm_now() else {
+        let Some(mm) = self.mm_now().cloned() else {
             return Err(error(vaddr, PinFault::NotMapped, 0));
         };
         let (mut at, end) = (vaddr, vaddr.saturating_add(size));

@@ -27,6 +27,25 @@ pub(crate) fn write_memory(pid: i32, addr: u64, data: &[u8]) -> usize {
     usize::try_from(copied).unwrap_or(0)
 }
 
+/// Copies several pieces, each to its address, in one system call; how many bytes.
+pub(crate) fn write_pieces(pid: i32, pieces: &[(u64, &[u8])]) -> usize {
+    let local = pieces.iter().map(|(_, data)| libc::iovec {
+        iov_base: data.as_ptr().cast_mut().cast(),
+        iov_len: data.len(),
+    });
+    let remote = pieces.iter().map(|(addr, data)| libc::iovec {
+        iov_base: *addr as *mut libc::c_void,
+        iov_len: data.len(),
+    });
+    let (local, remote) = (local.collect::<Vec<_>>(), remote.collect::<Vec<_>>());
+    let count = pieces.len() as libc::c_ulong;
+    // SAFETY: the kernel only reads what `local` names, which `pieces` borrows; what `remote` names is
+    // checked against the other process' memory.
+    let copied =
+        unsafe { libc::process_vm_writev(pid, local.as_ptr(), count, remote.as_ptr(), count, 0) };
+    usize::try_from(copied).unwrap_or(0)
+}
+
 /// `RLIMIT_MEMLOCK` of a process in bytes; `u64::MAX` is no limit.
 ///
 /// # Errors
