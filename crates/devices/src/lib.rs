@@ -17,6 +17,7 @@
 //! overflows or loops without bound.
 //!
 //! * [`Edu`] is QEMU's educational device: registers, a DMA engine, one MSI, INTx.
+//! * [`Ioat`] is Intel's I/OAT engine: one channel that copies and fills memory.
 //! * [`Nvme`] is an NVM Express controller over any [`Backend`](nvme::Backend).
 //! * [`Shape`] is any function as far as a recording tells: configuration space, BARs, constants.
 //!
@@ -56,11 +57,13 @@
 extern crate alloc;
 
 pub mod edu;
+pub mod ioat;
 pub mod msi_test;
 pub mod nvme;
 pub mod shape;
 
 pub use edu::Edu;
+pub use ioat::{Ioat, IoatConfig};
 pub use msi_test::MsiTest;
 pub use nvme::{Nvme, NvmeConfig};
 pub use shape::{Constant, Shape};

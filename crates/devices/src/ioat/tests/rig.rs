@@ -1,0 +1,196 @@
+//! A driver, and the machine around it.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use pci::{Aborted, Device, DmaBus};
+
+use super::super::{Ioat, IoatConfig};
+
+/// Where memory begins.
+pub(super) const BASE: u64 = 0x10_0000;
+/// Bytes of it.
+pub(super) const SIZE: usize = 8 << 20;
+/// The ring of 32 descriptors.
+pub(super) const RING: u64 = BASE;
+/// The completion record.
+pub(super) const RECORD: u64 = BASE + 0x1000;
+/// Data to copy from, and to.
+pub(super) const SRC: u64 = BASE + (1 << 20);
+pub(super) const DST: u64 = BASE + (4 << 20);
+/// Where interrupts are written.
+pub(super) const DOORBELL: u64 = 0xfee0_0000;
+
+/// Memory, and a doorbell for interrupts.
+pub(super) struct Machine {
+    pub(super) bytes: Vec<u8>,
+    pub(super) interrupts: Vec<u32>,
+    pub(super) reads: Vec<(u64, usize)>,
+}
+
+impl Machine {
+    pub(super) fn new() -> Self {
+        Self { bytes: vec![0; SIZE], interrupts: vec![], reads: vec![] }
+    }
+
+    pub(super) fn at(&mut self, addr: u64, len: usize) -> Option<&mut [u8]> {
+        let at = usize::try_from(addr.checked_sub(BASE)?).ok()?;
+        self.bytes.get_mut(at..at.checked_add(len)?)
+    }
+
+    /// Numbers of 8 bytes, one after the other.
+    pub(super) fn put(&mut self, addr: u64, values: &[u64]) {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.at(addr, bytes.len()).unwrap().copy_from_slice(&bytes);
+    }
+
+    pub(super) fn u64(&mut self, addr: u64) -> u64 {
+        u64::from_le_bytes(self.at(addr, 8).unwrap().try_into().unwrap())
+    }
+
+    /// Descriptor `index` of the ring.
+    pub(super) fn descriptor(&mut self, index: u16, descriptor: [u64; 3]) {
+        let slot = |index: u16| RING + u64::from(index % 32) * 64;
+        let [a, b, c] = descriptor;
+        self.put(slot(index), &[a, b, c, slot(index.wrapping_add(1))]);
+    }
+}
+
+impl DmaBus for Machine {
+    fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Aborted> {
+        self.reads.push((addr, data.len()));
+        data.fill(0);
+        data.copy_from_slice(self.at(addr, data.len()).ok_or(Aborted)?);
+        Ok(())
+    }
+
+    fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Aborted> {
+        if addr == DOORBELL {
+            self.interrupts.push(u32::from_le_bytes(data.try_into().unwrap()));
+            return Ok(());
+        }
+        self.at(addr, data.len()).ok_or(Aborted)?.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn set_intx(&mut self, _asserted: bool) {
+        unreachable!("there is no pin");
+    }
+}
+
+/// An engine and its driver, which keeps the books as DPDK's does.
+pub(super) struct Rig {
+    pub(super) ioat: Ioat,
+    pub(super) machine: Machine,
+    /// The number of the next descriptor.
+    pub(super) next: u16,
+    /// Its number when the chain began.
+    pub(super) offset: u16,
+}
+
+impl Rig {
+    pub(super) fn new(options: IoatConfig) -> Self {
+        Self { ioat: Ioat::new(options), machine: Machine::new(), next: 0, offset: 0 }
+    }
+
+    pub(super) fn started() -> Self {
+        let mut rig = Self::new(IoatConfig::default());
+        rig.start();
+        rig
+    }
+
+    pub(super) fn start(&mut self) {
+        for command in [0x04, 0x20] {
+            self.write(0x84, 1, command);
+            self.run();
+            assert_eq!(self.read(0x84, 1), 0);
+        }
+        self.start_chain();
+    }
+
+    pub(super) fn start_chain(&mut self) {
+        (self.next, self.offset) = (0, 0);
+        self.write(0x90, 8, RING);
+        self.write(0x98, 8, RECORD);
+        self.write(0x80, 2, 0x0c);
+        self.machine.put(RECORD, &[RING + 31 * 64]);
+    }
+
+    /// After an error, from descriptor `next` on.
+    pub(super) fn recover(&mut self, next: u16) {
+        let errors = self.read(0xa8, 4);
+        self.write(0xa8, 4, errors);
+        self.write(0x84, 1, 0x20);
+        self.write(0x90, 8, RING + u64::from(next % 32) * 64);
+        self.write(0x80, 2, 0x0c);
+        self.write(0x98, 8, RECORD);
+        self.run();
+        assert_eq!(self.read(0x88, 8), 4);
+        self.offset = next;
+    }
+
+    pub(super) fn read(&mut self, offset: u64, size: usize) -> u64 {
+        let mut data = [0; 8];
+        self.ioat.bar_read(0, offset, &mut data[..size], &mut self.machine);
+        u64::from_le_bytes(data)
+    }
+
+    pub(super) fn write(&mut self, offset: u64, size: usize, value: u64) {
+        self.ioat.bar_write(0, offset, &value.to_le_bytes()[..size], &mut self.machine);
+    }
+
+    pub(super) fn run(&mut self) -> usize {
+        let mut calls = 0;
+        while self.ioat.run(&mut self.machine) {
+            calls += 1;
+            assert!(calls < 10_000, "never done");
+        }
+        calls
+    }
+
+    pub(super) fn at(&mut self, addr: u64, len: usize) -> &mut [u8] {
+        self.machine.at(addr, len).unwrap()
+    }
+
+    pub(super) fn fill_source(&mut self) {
+        for (i, byte) in self.at(SRC, 1 << 20).iter_mut().enumerate() {
+            *byte = (i * 7 + i / 251) as u8;
+        }
+    }
+
+    pub(super) fn descriptor(&mut self, size: u32, control: u32, source: u64, destination: u64) {
+        let first = u64::from(control) << 32 | u64::from(size);
+        self.machine.descriptor(self.next, [first, source, destination]);
+        self.next = self.next.wrapping_add(1);
+    }
+
+    pub(super) fn copy(&mut self, source: u64, destination: u64, size: u32) {
+        self.descriptor(size, 1 << 3, source, destination);
+    }
+
+    pub(super) fn fill(&mut self, pattern: u64, destination: u64, size: u32) {
+        self.descriptor(size, 1 << 24 | 1 << 3, pattern, destination);
+    }
+
+    pub(super) fn submit(&mut self) {
+        self.write(0x86, 2, self.next.wrapping_sub(self.offset).into());
+        self.run();
+    }
+
+    pub(super) fn record(&mut self) -> u64 {
+        self.machine.u64(RECORD)
+    }
+
+    /// How many descriptors are done, in the driver's numbers: the record, or the offset when no
+    /// descriptor is done since the chain began.
+    pub(super) fn completed(&mut self) -> u16 {
+        let record = self.record();
+        if record & !7 == 0 {
+            return self.offset;
+        }
+        let slot = ((record - RING) / 64) as u16;
+        // The newest number that has this slot.
+        let back = self.next.wrapping_sub(1).wrapping_sub(slot) % 32;
+        self.next.wrapping_sub(back)
+    }
+}
