@@ -4,7 +4,7 @@ use std::env;
 
 use iommu::planted::Bug;
 
-/// The variable: `vfio`, `trace`, or a [`Bug`] of the engine by name.
+/// The variable: `ioat`, `nvme`, `trace`, `vfio`, or a [`Bug`] of the engine by name.
 pub const VARIABLE: &str = "SOFTVFIO_PLANTED";
 
 /// Plants the bug that the environment names, if any.
@@ -14,6 +14,8 @@ pub const VARIABLE: &str = "SOFTVFIO_PLANTED";
 pub fn from_environment() {
     let Ok(name) = env::var(VARIABLE) else { return };
     match name.as_str() {
+        "ioat" => devices::planted::plant(Some(devices::planted::Bug::LinksIgnored)),
+        "nvme" => devices::planted::plant(Some(devices::planted::Bug::FullQueueLooksEmpty)),
         "vfio" => vfio::planted::plant(true),
         "trace" => trace::planted::plant(true),
         name => {

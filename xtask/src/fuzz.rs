@@ -42,6 +42,8 @@ struct Target {
 const TARGETS: &[Target] = &[
     Target { name: "ops", planted: "UpdateChargesTwice", max_len: 1024 },
     Target { name: "ioctl_bytes", planted: "vfio", max_len: 2048 },
+    Target { name: "nvme", planted: "nvme", max_len: 2048 },
+    Target { name: "ioat", planted: "ioat", max_len: 2048 },
     Target { name: "trace_file", planted: "trace", max_len: 16384 },
 ];
 

@@ -56,10 +56,26 @@
 
 extern crate alloc;
 
+/// Whether a bug is planted; `false` where none can be.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($bug:ident) => {
+        crate::planted::is_planted(crate::planted::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
 pub mod edu;
 pub mod ioat;
 pub mod msi_test;
 pub mod nvme;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod shape;
 
 pub use edu::Edu;
