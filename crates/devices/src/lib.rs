@@ -71,6 +71,8 @@ macro_rules! planted {
 }
 
 pub mod edu;
+#[cfg(test)]
+mod front;
 pub mod ioat;
 pub mod msi_test;
 pub mod nvme;

@@ -6,4 +6,5 @@ mod admin;
 mod hostile;
 mod interrupts;
 mod io;
+mod polled;
 mod registers;
