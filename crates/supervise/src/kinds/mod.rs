@@ -4,12 +4,13 @@ mod file;
 mod spec;
 
 use devices::edu::Edu;
+use devices::ioat::{Ioat, IoatConfig};
 use devices::nvme::{Backend, BlockSize, MemoryBackend, Nvme, NvmeConfig};
 
 pub use self::file::FileBackend;
 pub use self::spec::{BadSpec, DeviceSpec};
 
-use crate::session::EmulatedDevice;
+use crate::session::{EmulatedDevice, MmioMode};
 
 /// Bytes of an NVMe disk that no file stands behind.
 const DEFAULT_DISK: u64 = 1 << 30;
@@ -50,6 +51,15 @@ pub const KINDS: &[Kind] = &[
         make: nvme,
     },
     Kind {
+        name: "ioat",
+        about: "Intel's DMA engine: copy, fill, one channel",
+        keys: &[
+            ("version=3.3|3.4", "its version: 3.4 reports errors (3.4)"),
+            ("xfercap=N", "log2 of the bytes of the largest transfer, 12 to 20 (20)"),
+        ],
+        make: ioat,
+    },
+    Kind {
         name: "edu",
         about: "QEMU's educational device: a factorial, a DMA engine, one MSI",
         keys: &[],
@@ -85,6 +95,25 @@ fn nvme(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
     }
     let mut device = EmulatedDevice::new("nvme", Box::new(Nvme::new(config)), Nvme::bars());
     device.reset_method = "flr".into();
+    Ok(device)
+}
+
+fn ioat(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
+    let mut config = IoatConfig::default();
+    config.version = match keys.text("version")?.as_deref() {
+        None | Some("3.4") => 0x34,
+        Some("3.3") => 0x33,
+        Some(_) => return Err(keys.bad("version", "3.3 or 3.4")),
+    };
+    if let Some(shift) = keys.number("xfercap")? {
+        let fits = u8::try_from(shift).ok().filter(|n| (12..=20).contains(n));
+        config.transfer_shift = fits.ok_or_else(|| keys.bad("xfercap", "12 to 20"))?;
+    }
+    // Drivers look at its state right after they have started it, which a poller may be late for.
+    config.polled = keys.polled();
+    let mut device = EmulatedDevice::new("ioat", Box::new(Ioat::new(config)), Ioat::bars());
+    device.reset_method = "flr".into();
+    device.mmio = Some(MmioMode::Trap);
     Ok(device)
 }
 

@@ -73,7 +73,9 @@ impl DeviceSpec {
                 names.join(", ")
             )));
         };
-        let mut keys = Keys { kind, keys: self.keys.iter().cloned().collect() };
+        let all: BTreeMap<_, _> = self.keys.iter().cloned().collect();
+        let polled = all.get("mmio").is_some_and(|mode| mode.as_deref() == Some("poll"));
+        let mut keys = Keys { kind, polled, keys: all };
         let addr = keys.parsed("addr", "an address such as 0000:03:00.0")?;
         let group = keys.number("group")?;
         let group = group
@@ -95,17 +97,23 @@ impl DeviceSpec {
             let (name, known) = (kind.name, known.collect::<Vec<_>>().join(", "));
             return Err(BadSpec(format!("{name} has no key {key:?}; it has {known}")));
         }
-        Ok(EmulatedDevice { bdf: addr, group, iommu, mmio, ..device })
+        Ok(EmulatedDevice { bdf: addr, group, iommu, mmio: mmio.or(device.mmio), ..device })
     }
 }
 
 /// The keys of a device that were not used yet.
 pub(super) struct Keys {
     kind: &'static Kind,
+    polled: bool,
     keys: BTreeMap<String, Option<String>>,
 }
 
 impl Keys {
+    /// Whether the registers are to be polled.
+    pub(super) const fn polled(&self) -> bool {
+        self.polled
+    }
+
     /// That a key's value is wrong.
     pub(super) fn bad(&self, key: &str, what: &str) -> BadSpec {
         BadSpec(format!("{}: expected {key} to be {what}", self.kind.name))

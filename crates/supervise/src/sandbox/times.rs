@@ -1,6 +1,6 @@
 //! Where the time of a start goes.
 //!
-//! `cargo test --release -p softvfio-supervise --lib times -- --ignored --nocapture`; the whole of
+//! `cargo test --release -p softvfio-supervise --lib times -- --nocapture`; the whole of
 //! it, beside a plain start: `cargo run --release -p softvfio-supervise --example within -- --rounds
 //! 20 true`.
 
@@ -19,7 +19,6 @@ use super::{filter, host};
 use crate::sys::{filter::install, process};
 
 #[test]
-#[ignore = "prints times"]
 fn times() {
     let tree = Tree {
         functions: vec![SysFunction::new("0000:01:00.0", 17, vec![0; 256])],
