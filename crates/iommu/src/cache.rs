@@ -1,13 +1,14 @@
 //! The translation cache: from a page to the place of its mapping, filled on use.
 //!
 //! A cached *hint* says where in the [`MappingTable`] the mapping of a page was last found. It is
-//! checked against the table on every use: a hint whose mapping does not hold the address is no
+//! checked against the table on every use: a hint to a mapping that does not hold the address is no
 //! hit, and because mappings are disjoint a mapping that does hold it is the right one. So a stale
-//! hint costs a search and can never give a wrong answer; unmapping has nothing to cut; readers
-//! share the cache without a lock, each hint being one atomic word.
+//! hint costs a search (often of one leaf only) and can never give a wrong answer; unmapping has
+//! nothing to cut; readers share the cache without a lock, each hint being one atomic word.
 //!
 //! Hints exist for pages of 4 KiB and for superpages of 2 MiB and 1 GiB. A mapping that covers a
-//! whole superpage needs one hint for it, whichever page in it is asked for.
+//! whole superpage needs one hint for it, whichever page in it is asked for. Its pages get hints of
+//! their own only where there is room: those are asked for first.
 //!
 //! # Memory
 //!
@@ -18,6 +19,9 @@
 //!
 //! [`fit`]: TranslationCache::fit
 
+#[cfg(test)]
+mod tests;
+
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -27,7 +31,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering
 use once_cell::race::OnceBox;
 
 use crate::range::IovaRange;
-use crate::table::{MappingTable, PLACES, Place};
+use crate::table::{MappingTable, Place, RANK_BITS};
 
 /// Bytes of hints at most, unless said otherwise.
 pub const DEFAULT_LIMIT: usize = 64 << 20;
@@ -44,9 +48,7 @@ const HINTS_AT_LEAST: usize = 4096;
 const SHIFTS: [u32; 3] = [12, 21, 30];
 /// Pairs of hints per cache line: eight neighbouring pages share one.
 const LINE: u64 = 4;
-/// Bits of a hint that hold the place within a cluster.
-const PLACE_BITS: u32 = PLACES.ilog2();
-/// Bits of a hint that hold the cluster and the place; the rest is the tag.
+/// Bits of a hint that hold the leaf and the rank; the rest is the tag.
 const HALF: u32 = 32;
 
 /// Hints from pages to mappings. See the [module](self).
@@ -60,8 +62,8 @@ pub struct TranslationCache {
     limit: usize,
 }
 
-/// A hash table whose buckets are pairs of hints. A hint is a tag (upper half), a cluster and a
-/// place in it; 0 where there is none.
+/// A hash table whose buckets are pairs of hints. A hint is a tag (upper half), a leaf and a
+/// rank in it; 0 where there is none.
 struct Generation {
     pairs: Box<[[AtomicU64; 2]]>,
     /// Hints that are not 0.
@@ -160,9 +162,10 @@ impl Generation {
         self.pairs.len().saturating_mul(2)
     }
 
-    /// Whether so many hints are in use that new ones often displace others.
+    /// Whether so many hints are in use that new ones displace others: at a quarter, about one in
+    /// thirty finds its pair taken.
     fn is_full(&self) -> bool {
-        self.used.load(Ordering::Relaxed) as usize > self.hints().saturating_mul(3) / 8
+        self.used.load(Ordering::Relaxed) as usize > self.hints() / 4
     }
 
     /// The pair for the page of `iova`, and the tag of its hint, in the upper half.
@@ -183,22 +186,20 @@ impl Generation {
         let ([a, b], tag) = self.pair(iova, shift)?;
         let (a, b) = (a.load(Ordering::Relaxed), b.load(Ordering::Relaxed));
         let hint = if (a ^ tag) >> HALF == 0 { a } else { b };
-        let place = hint as usize & (PLACES - 1);
-        ((hint ^ tag) >> HALF == 0).then_some((hint as u32 >> PLACE_BITS, place))
+        let rank = hint as usize & ((1 << RANK_BITS) - 1);
+        ((hint ^ tag) >> HALF == 0).then_some((hint as u32 >> RANK_BITS, rank))
     }
 
-    fn fill(&self, iova: u64, range: IovaRange, (cluster, place): Place) {
+    /// Remembers the mapping for as much around `iova` as one hint can tell.
+    fn fill(&self, iova: u64, range: IovaRange, place: Place) {
         let covers = |shift: &u32| {
             let first = iova >> shift << shift;
             IovaRange::sized(first, 1 << shift).is_some_and(|page| range.covers(page))
         };
         let shift = SHIFTS.into_iter().rev().find(covers).unwrap_or(SHIFTS[0]);
-        // A cluster whose number takes more bits goes without a hint.
-        if cluster >> (HALF - PLACE_BITS) != 0 {
-            return;
-        }
-        let Some(([a, b], tag)) = self.pair(iova, shift) else { return };
-        let hint = tag | u64::from(cluster << PLACE_BITS) | place as u64;
+        let Some((pair, tag)) = self.pair(iova, shift) else { return };
+        let Some(hint) = hint(tag, place) else { return };
+        let [a, b] = pair;
         let replaced = |old: u64| old == 0 || (old ^ tag) >> HALF == 0;
         let (old_a, old_b) = (a.load(Ordering::Relaxed), b.load(Ordering::Relaxed));
         if old_a == 0 || old_b == 0 {
@@ -213,6 +214,27 @@ impl Generation {
         }
         a.store(hint, Ordering::Relaxed);
     }
+
+    /// A hint for the page alone where the superpage has one: the next access asks for it first.
+    /// Displaces nothing, since it is not needed.
+    fn fill_page(&self, iova: u64, place: Place) {
+        let Some((pair, tag)) = self.pair(iova, SHIFTS[0]) else { return };
+        let Some(hint) = hint(tag, place) else { return };
+        let ours = |slot: &&AtomicU64| (slot.load(Ordering::Relaxed) ^ tag) >> HALF == 0;
+        let free = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) == 0;
+        if let Some(stale) = pair.iter().find(ours) {
+            stale.store(hint, Ordering::Relaxed);
+        } else if let Some(free) = pair.iter().find(free) {
+            free.store(hint, Ordering::Relaxed);
+            self.used.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A hint to a place; `None` for a leaf whose number takes too many bits.
+fn hint(tag: u64, (leaf, rank): Place) -> Option<u64> {
+    let fits = leaf >> (HALF - RANK_BITS) == 0;
+    fits.then(|| tag | u64::from(leaf << RANK_BITS) | rank as u64)
 }
 
 /// Hints that a table of `mappings` mappings can make use of.
@@ -238,118 +260,37 @@ impl<V: Copy> MappingTable<V> {
     #[must_use]
     #[inline]
     pub fn lookup(&self, iova: u64, cache: &TranslationCache) -> Option<(IovaRange, &V)> {
-        let hints = cache.current();
-        let hinted = |shift| self.at(hints?.probe(iova, shift)?, iova);
-        let [page, superpages @ ..] = SHIFTS;
-        if let Some(found) = hinted(page) {
+        // What is likely stays small enough to be part of the caller.
+        if let Some(hints) = cache.current()
+            && let Some(place) = hints.probe(iova, SHIFTS[0])
+            && let Some(found) = self.at(place, iova)
+        {
             return Some(found);
         }
-        superpages.into_iter().find_map(hinted).or_else(|| self.search(iova, cache))
+        self.lookup_on(iova, cache)
     }
 
-    /// [`lookup`](Self::lookup) without a hint.
+    /// [`lookup`](Self::lookup) where the hint for the 4 KiB page is not at once the answer.
     #[inline(never)]
-    fn search(&self, iova: u64, cache: &TranslationCache) -> Option<(IovaRange, &V)> {
+    fn lookup_on(&self, iova: u64, cache: &TranslationCache) -> Option<(IovaRange, &V)> {
+        let hints = cache.current();
+        let hinted = |shift| {
+            let place = hints?.probe(iova, shift)?;
+            self.near(place, iova).map(|found| (place, found))
+        };
+        let [page, large, huge] = SHIFTS;
+        // Most pages without a hint of their own are part of a superpage.
+        if let Some((place, found)) = hinted(large).or_else(|| hinted(huge)) {
+            if let Some(hints) = hints.filter(|hints| !hints.is_full()) {
+                hints.fill_page(iova, place);
+            }
+            return Some(found);
+        }
+        if let Some((_, found)) = hinted(page) {
+            return Some(found);
+        }
         let (place, range, value) = self.locate(iova)?;
         cache.fill(iova, range, place, self.len());
         Some((range, value))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn r(first: u64, size: u64) -> IovaRange {
-        IovaRange::sized(first, size).unwrap()
-    }
-
-    /// Random bits: the state of a linear congruential generator, turned over.
-    fn next(state: &mut u64) -> u64 {
-        *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        state.swap_bytes() ^ *state
-    }
-
-    #[test]
-    fn lookup_is_get_while_the_table_changes() {
-        let (mut table, mut cache) = (MappingTable::new(), TranslationCache::default());
-        let mut state = 1;
-        for step in 0..20_000u64 {
-            let first = (next(&mut state) % 600) << 20;
-            let size = [0x1000, 0x3000, 0x20_0000, 0x4000_0000][next(&mut state) as usize % 4];
-            if next(&mut state).is_multiple_of(2) || step % 1000 < 300 {
-                let _ = table.insert(r(first, size), step);
-            } else {
-                table.remove(first);
-            }
-            if step % 100 == 0 {
-                cache.fit(table.len());
-            }
-            let far = u64::MAX - next(&mut state) % 0x4000;
-            for at in [first, first + 0x1fff, first + 0x12_3456, far] {
-                assert_eq!(table.lookup(at, &cache), table.get(at));
-                assert_eq!(table.lookup(at, &cache), table.get(at));
-            }
-        }
-    }
-
-    #[test]
-    fn the_second_time_a_hint_answers() {
-        let (mut table, cache) = (MappingTable::new(), TranslationCache::default());
-        table.insert(r(0x1000, 0x2000), 1).unwrap();
-        table.insert(r(0x4000_0000, 0x4000_0000), 2).unwrap();
-        for (at, shift, same) in [(0x2abc, 12, 0x2000), (0x5678_9abc, 30, 0x4000_0000)] {
-            let hinted = |at| cache.current()?.probe(at, shift);
-            assert_eq!(hinted(at), None);
-            assert!(table.lookup(at, &cache).is_some());
-            let (place, ..) = table.locate(at).unwrap();
-            assert_eq!((hinted(at), hinted(same)), (Some(place), Some(place)));
-        }
-        table.remove(0x1000);
-        assert_eq!(table.lookup(0x2abc, &cache), None, "a stale hint is no answer");
-    }
-
-    /// 1 TiB in pieces that need a hint for every 4 KiB page.
-    #[test]
-    fn touching_a_tebibyte_page_by_page_stays_within_the_limit() {
-        const LAST: u64 = 1 << 40;
-        let mut table = MappingTable::new();
-        (0..1u64 << 16).for_each(|i| table.insert(r((i << 24) + 0x1000, 0xff_f000), ()).unwrap());
-        for limit in [0, 8192, 3 << 20] {
-            let mut cache = TranslationCache::with_limit(limit);
-            let (mut at, mut peak) = (0, 0);
-            while at < LAST {
-                assert_eq!(table.lookup(at, &cache).is_some(), at & 0xff_f000 != 0);
-                // Every 4 KiB page of some MiB, then far on.
-                at += if at % 0x4000_0000 < 0x10_0000 { 0x1000 } else { 0x40_3000 };
-                peak = peak.max(cache.bytes());
-            }
-            assert!(peak <= limit, "{peak} of {limit}");
-            assert!(peak >= limit / 4 || limit < 8192, "{peak} of {limit} used");
-            cache.fit(table.len());
-            assert!(cache.bytes() <= peak);
-            cache.fit(1);
-            assert!(cache.bytes() <= 4096 * 64);
-        }
-    }
-
-    #[test]
-    fn readers_share_a_cache() {
-        extern crate std;
-        let (mut table, cache) = (MappingTable::new(), TranslationCache::with_limit(1 << 20));
-        (0..3000u64).for_each(|i| table.insert(r(i << 14, 0x3000), i).unwrap());
-        std::thread::scope(|scope| {
-            for seed in 1..5 {
-                let (table, cache) = (&table, &cache);
-                scope.spawn(move || {
-                    let mut state = seed;
-                    for _ in 0..20_000 {
-                        let at = next(&mut state) % (3100 << 14);
-                        assert_eq!(table.lookup(at, cache), table.get(at));
-                    }
-                });
-            }
-        });
-        assert!(cache.bytes() <= 1 << 20);
     }
 }

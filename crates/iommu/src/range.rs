@@ -22,6 +22,12 @@ impl IovaRange {
         if first <= last { Some(Self { first, last }) } else { None }
     }
 
+    /// `first..=last` if that contains `iova`.
+    #[inline]
+    pub(crate) const fn around(iova: u64, first: u64, last: u64) -> Option<Self> {
+        if first <= iova && iova <= last { Some(Self { first, last }) } else { None }
+    }
+
     /// `size` bytes from `first`; `None` when `size` is 0 or the last byte would lie beyond 2^64-1.
     #[must_use]
     pub const fn sized(first: u64, size: u64) -> Option<Self> {

@@ -21,6 +21,7 @@ impl<T: Copy, const CHUNK: usize> Arena<T, CHUNK> {
     }
 
     /// The number of nodes.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -58,13 +59,13 @@ impl<T: Copy, const CHUNK: usize> Arena<T, CHUNK> {
     }
 
     /// Frees node `at`. When another node had to move into its place, returns the number it had.
+    /// Behind the last node, a chunk holds freed nodes as they were.
     pub(super) fn swap_remove(&mut self, at: u32) -> Option<u32> {
+        let last = u32::try_from(self.len.saturating_sub(1)).unwrap_or(u32::MAX);
+        let (freed, moved) = (*self.get(at)?, *self.get(last)?);
+        *self.get_mut(last)? = freed;
+        *self.get_mut(at)? = moved;
         self.len = self.len.saturating_sub(1);
-        let last = u32::try_from(self.len).unwrap_or(u32::MAX);
-        let moved = *self.get(last)?;
-        if let Some(place) = self.get_mut(at) {
-            *place = moved;
-        }
         // The last chunk goes when the one before is half empty, lest a node freed and needed again
         // allocates each time.
         let spare = CHUNK >> 1;

@@ -31,24 +31,21 @@ impl<V: Copy> MappingTable<V> {
     /// Mappings whose last byte is at or above `iova`, ascending.
     #[must_use]
     pub fn up_from(&self, iova: u64) -> Ascending<'_, V> {
-        let leaf = self.leaf_of(iova);
-        let Some(node) = self.store.leaves.get(leaf) else {
+        let number = self.leaf_of(iova);
+        let Some(leaf) = self.leaves.get(number) else {
             return Ascending { table: self, leaf: NONE, rank: 0 };
         };
-        let rank = node.run.rank(iova);
-        let reaches = |place| self.store.entry(place).is_some_and(|e| e.contains(iova));
-        match rank.checked_sub(1) {
-            Some(under) if reaches(self.store.ranked(node, under)) => {
-                Ascending { table: self, leaf, rank: under }
-            }
-            // As in `below`: the leaf before may end with a mapping that reaches here.
-            None if self.end_of(node.prev).is_some_and(reaches) => {
-                let before = self.store.leaves.get(node.prev);
-                let rank = before.map_or(0, |n| n.run.len().saturating_sub(1));
-                Ascending { table: self, leaf: node.prev, rank }
-            }
-            _ => Ascending { table: self, leaf, rank },
-        }
+        let rank = leaf.rank(iova);
+        // As in `below`: the leaf before may end with a mapping that reaches here.
+        let under = match rank.checked_sub(1) {
+            Some(under) => leaf.range(under).map(|range| ((number, under), range)),
+            None => self.end_of(leaf.prev),
+        };
+        let (leaf, rank) = match under {
+            Some((place, range)) if range.contains(iova) => place,
+            _ => (number, rank),
+        };
+        Ascending { table: self, leaf, rank }
     }
 
     /// Mappings that share a byte with `range`, ascending.
@@ -56,18 +53,11 @@ impl<V: Copy> MappingTable<V> {
         self.up_from(range.first()).take_while(move |(found, _)| found.first() <= range.last())
     }
 
-    /// The mapping at `rank` of a leaf.
-    fn ranked(&self, leaf: u32, rank: usize) -> Option<(IovaRange, &V)> {
-        let node = self.store.leaves.get(leaf).filter(|node| rank < node.run.len())?;
-        let entry = self.store.entry(self.store.ranked(node, rank))?;
-        Some((entry.range()?, &entry.value))
-    }
-
     /// Mappings whose first byte is at or below `iova`, descending.
     #[must_use]
     pub fn down_from(&self, iova: u64) -> Descending<'_, V> {
         let leaf = self.leaf_of(iova);
-        let rank = self.store.leaves.get(leaf).map_or(0, |node| node.run.rank(iova));
+        let rank = self.leaves.get(leaf).map_or(0, |node| node.rank(iova));
         Descending { table: self, leaf, rank }
     }
 }
@@ -76,13 +66,13 @@ impl<'a, V: Copy> Iterator for Ascending<'a, V> {
     type Item = (IovaRange, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let node = self.table.store.leaves.get(self.leaf)?;
-        if self.rank >= node.run.len() {
+        let node = self.table.leaves.get(self.leaf)?;
+        if self.rank >= node.len() {
             (self.leaf, self.rank) = (node.next, 0);
         }
         let rank = self.rank;
         self.rank = rank.saturating_add(1);
-        self.table.ranked(self.leaf, rank)
+        self.table.leaves.get(self.leaf)?.get(rank)
     }
 }
 
@@ -90,13 +80,13 @@ impl<'a, V: Copy> Iterator for Descending<'a, V> {
     type Item = (IovaRange, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let node = self.table.store.leaves.get(self.leaf)?;
+        let node = self.table.leaves.get(self.leaf)?;
         if self.rank == 0 {
             self.leaf = node.prev;
-            self.rank = self.table.store.leaves.get(self.leaf)?.run.len();
+            self.rank = self.table.leaves.get(self.leaf)?.len();
         }
         self.rank = self.rank.checked_sub(1)?;
-        self.table.ranked(self.leaf, self.rank)
+        self.table.leaves.get(self.leaf)?.get(self.rank)
     }
 }
 

@@ -1,265 +1,212 @@
-//! Where entries are stored: in clusters of four that belong to a leaf.
+//! A leaf: sorted ranges, and beside them the values they have.
 //!
-//! A leaf's entries fill its clusters' places `0..len` in no particular order; the tag of a key
-//! says which place. Adding an entry never moves another, removing one moves the last into the
-//! gap, and clusters come and go with the number of entries, so that little room is unused.
+//! Both lie in one piece, so that a search which found the leaf needs a page of memory or two, and
+//! the ranges alone tell what is mapped. Keeping values in order, too, costs their moving, but no
+//! step from a range to its value.
 //!
-//! A place without an entry is *vacant*: a range that contains nothing. Whoever looks at a place
-//! by number without knowing whether it is in use (the translation cache) thus finds an entry that
-//! is in the table, or nothing.
+//! The first addresses of all cache lines are compared at once: the loads do not depend on each
+//! other, so a cold leaf costs one memory latency, and there is no branch to miss.
 
-use super::arena::Arena;
-use super::run::Run;
-use super::{LEAF, NONE};
+use super::NONE;
 use crate::range::IovaRange;
 
-/// Entries per cluster.
-pub(super) const CLUSTER: usize = 4;
-/// Clusters per leaf.
-const CLUSTERS: usize = LEAF / CLUSTER;
-/// Places that stay free when a cluster is given back.
-const SLACK: usize = 1;
+/// Mappings per leaf at most.
+pub(super) const LEAF: usize = 24;
+/// Ranges per cache line of 64 bytes.
+const LINE: usize = 4;
 
-/// A mapping as stored.
-#[derive(Clone, Copy)]
-pub(super) struct Entry<V> {
-    first: u64,
-    last: u64,
-    pub(super) value: V,
-}
+/// First and last byte.
+type Ends = [u64; 2];
+/// Sorted behind all ranges, and contains nothing.
+const UNUSED: Ends = [u64::MAX, 0];
 
-/// Room for entries of the leaf `owner`.
-#[derive(Clone, Copy)]
-pub(super) struct Cluster<V> {
-    entries: [Entry<V>; CLUSTER],
-    owner: u32,
-}
-
-/// Sorted first addresses, each with the place of its entry.
+/// Mappings in address order.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Leaf {
-    pub(super) run: Run<u8, LEAF>,
-    /// The clusters there are, then [`NONE`].
-    clusters: [u32; CLUSTERS],
+pub(super) struct Leaf<V> {
+    /// Ascending, then [`UNUSED`].
+    ranges: [Ends; LEAF],
+    len: u32,
     pub(super) prev: u32,
     pub(super) next: u32,
+    /// Values of 32 bytes then never share two cache lines.
+    _rest_of_line: [u32; 13],
+    /// In the order of the ranges. Unused places hold any value.
+    values: [V; LEAF],
 }
 
-// Three lines of keys and one with the rest.
-const _: () = assert!(size_of::<Leaf>() == 256);
-
-/// The entries of all leaves.
-#[derive(Clone)]
-pub(super) struct Store<V> {
-    pub(super) leaves: Arena<Leaf, 8>,
-    pub(super) clusters: Arena<Cluster<V>, 16>,
-}
-
-impl<V: Copy> Entry<V> {
-    pub(super) fn new(range: IovaRange, value: V) -> Self {
-        Self { first: range.first(), last: range.last(), value }
-    }
-
-    /// The range; `None` for a vacant place.
-    #[inline]
-    pub(super) fn range(&self) -> Option<IovaRange> {
-        IovaRange::new(self.first, self.last)
-    }
-
-    #[inline]
-    pub(super) fn contains(&self, iova: u64) -> bool {
-        self.first <= iova && iova <= self.last
-    }
-
-    fn vacant(value: V) -> Self {
-        Self { first: 1, last: 0, value }
-    }
-}
-
-impl Leaf {
-    pub(super) fn new() -> Self {
-        Self { run: Run::new(), prev: NONE, next: NONE, clusters: [NONE; CLUSTERS] }
-    }
-
-    /// The first cluster that `places` places do without.
-    #[inline]
-    fn cluster_beyond(&self, places: usize) -> Option<u32> {
-        let beyond = self.clusters.get(places.div_ceil(CLUSTER)).copied();
-        beyond.filter(|cluster| *cluster != NONE)
-    }
-
-    /// The cluster of a place, and the place within it.
-    #[inline]
-    fn cluster(&self, place: usize) -> (u32, usize) {
-        let cluster = self.clusters.get(place / CLUSTER).copied().unwrap_or(NONE);
-        (cluster, place % CLUSTER)
-    }
-}
-
-impl<V: Copy> Store<V> {
-    pub(super) const fn new() -> Self {
-        Self { leaves: Arena::new(), clusters: Arena::new() }
-    }
-
-    /// The cluster and the place within it of the entry at `rank` of a leaf.
-    #[inline]
-    pub(super) fn ranked(&self, leaf: &Leaf, rank: usize) -> (u32, usize) {
-        leaf.cluster(leaf.run.tag(rank).map_or(LEAF, usize::from))
-    }
-
-    /// A place by number: vacant or in use.
-    #[inline]
-    pub(super) fn entry(&self, (cluster, place): (u32, usize)) -> Option<&Entry<V>> {
-        self.clusters.get(cluster)?.entries.get(place)
-    }
-
-    #[inline]
-    pub(super) fn entry_mut(&mut self, (cluster, place): (u32, usize)) -> Option<&mut Entry<V>> {
-        self.clusters.get_mut(cluster)?.entries.get_mut(place)
-    }
-
-    /// Stores an entry at `rank` of a leaf that has room.
-    #[inline]
-    pub(super) fn put(&mut self, leaf: u32, rank: usize, entry: Entry<V>) {
-        let Some(node) = self.leaves.get_mut(leaf) else { return };
-        let place = node.run.len();
-        node.run.insert(rank, entry.first, tag(place));
-        if let Some(number) = node.clusters.get_mut(place / CLUSTER)
-            && *number == NONE
-        {
-            let entries = [Entry::vacant(entry.value); CLUSTER];
-            *number = self.clusters.push(Cluster { entries, owner: leaf });
-        }
-        let at = node.cluster(place);
-        if let Some(stored) = self.entry_mut(at) {
-            *stored = entry;
+impl<V: Copy> Leaf<V> {
+    /// An empty leaf. Its unused places need some value.
+    pub(super) fn new(value: V) -> Self {
+        Self {
+            ranges: [UNUSED; LEAF],
+            len: 0,
+            prev: NONE,
+            next: NONE,
+            _rest_of_line: [0; 13],
+            values: [value; LEAF],
         }
     }
 
-    /// Takes the entry at `rank` out of a leaf.
+    /// The number of mappings.
     #[inline]
-    pub(super) fn take(&mut self, leaf: u32, rank: usize) -> Option<Entry<V>> {
-        let node = self.leaves.get_mut(leaf)?;
-        let (_, gap) = node.run.remove(rank)?;
-        let last = node.run.len();
-        node.run.retag(tag(last), gap);
-        let (gap, end) = (node.cluster(usize::from(gap)), node.cluster(last));
-        let wasteful = node.cluster_beyond(last.wrapping_add(SLACK)).is_some();
-        let end = self.entry_mut(end)?;
-        let moved = *end;
-        *end = Entry::vacant(moved.value);
-        // The entry taken may be the last one itself.
-        let gap = self.entry_mut(gap)?;
-        let taken = if gap.range().is_some() { core::mem::replace(gap, moved) } else { moved };
-        if wasteful {
-            self.give_back(leaf, SLACK);
+    pub(super) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether no further mapping fits.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= LEAF
+    }
+
+    /// The number of mappings whose first byte is at or below `key`.
+    #[inline]
+    pub(super) fn rank(&self, key: u64) -> usize {
+        // Unused places begin at the greatest address: only for that one they would count.
+        if key == u64::MAX {
+            return self.len();
+        }
+        let begins = |[first, _]: &Ends| usize::from(*first <= key);
+        let (lines, _) = self.ranges.as_chunks::<LINE>();
+        let begun = lines.iter().fold(0usize, |n, [ends, ..]| n.wrapping_add(begins(ends)));
+        let Some(at) = begun.checked_sub(1) else { return 0 };
+        let Some([_, more @ ..]) = lines.get(at) else { return 0 };
+        let rank = at.wrapping_mul(LINE).wrapping_add(1);
+        more.iter().fold(rank, |n, ends| n.wrapping_add(begins(ends)))
+    }
+
+    /// The range at `rank`; `None` beyond the last.
+    #[inline]
+    pub(super) fn range(&self, rank: usize) -> Option<IovaRange> {
+        let [first, last] = *self.ranges.get(rank)?;
+        IovaRange::new(first, last)
+    }
+
+    /// The range at `rank`, if it contains `iova`.
+    #[inline]
+    pub(super) fn range_around(&self, rank: usize, iova: u64) -> Option<IovaRange> {
+        let [first, last] = *self.ranges.get(rank)?;
+        IovaRange::around(iova, first, last)
+    }
+
+    /// The value at `rank`, which must be below the length to mean anything.
+    #[inline]
+    pub(super) fn value(&self, rank: usize) -> Option<&V> {
+        self.values.get(rank)
+    }
+
+    /// As [`value`](Self::value).
+    #[inline]
+    pub(super) fn value_mut(&mut self, rank: usize) -> Option<&mut V> {
+        self.values.get_mut(rank)
+    }
+
+    /// The mapping at `rank`.
+    #[inline]
+    pub(super) fn get(&self, rank: usize) -> Option<(IovaRange, &V)> {
+        Some((self.range(rank)?, self.value(rank)?))
+    }
+
+    /// Puts a mapping at `rank` if there is room; the caller keeps the order.
+    #[inline]
+    pub(super) fn put(&mut self, rank: usize, range: IovaRange, value: V) {
+        let len = self.len();
+        if rank > len || len >= LEAF {
+            return;
+        }
+        let next = rank.wrapping_add(1);
+        self.ranges.copy_within(rank..len, next);
+        self.values.copy_within(rank..len, next);
+        if let (Some(r), Some(v)) = (self.ranges.get_mut(rank), self.values.get_mut(rank)) {
+            (*r, *v) = ([range.first(), range.last()], value);
+        }
+        self.len = self.len.wrapping_add(1);
+    }
+
+    /// Takes the mapping at `rank` out.
+    #[inline]
+    pub(super) fn take(&mut self, rank: usize) -> Option<(IovaRange, V)> {
+        let (len, next) = (self.len(), rank.wrapping_add(1));
+        let taken = (self.range(rank)?, *self.value(rank)?);
+        self.ranges.copy_within(next..len, rank);
+        self.values.copy_within(next..len, rank);
+        self.len = self.len.saturating_sub(1);
+        if let Some(unused) = self.ranges.get_mut(self.len as usize) {
+            *unused = UNUSED;
         }
         Some(taken)
     }
 
-    /// Moves the entries of leaf `from` with a rank of `keep` and more to leaf `to`, which is
-    /// empty.
-    pub(super) fn split(&mut self, from: u32, to: u32, keep: usize) {
-        let Some(node) = self.leaves.get_mut(from) else { return };
-        let upper = node.run.split(keep);
-        let low = *node;
-        let mut free = [0u8; LEAF];
-        let mut frees = 0usize;
-        for (key, place) in upper.keys().iter().zip(upper.tags()) {
-            let at = low.cluster(usize::from(*place));
-            let Some(stored) = self.entry_mut(at) else { continue };
-            let entry = core::mem::replace(stored, Entry::vacant(stored.value));
-            debug_assert_eq!(entry.first, *key);
-            let end = self.leaves.get(to).map_or(0, |n| n.run.len());
-            self.put(to, end, entry);
-            if usize::from(*place) < keep
-                && let Some(slot) = free.get_mut(frees)
-            {
-                *slot = *place;
-                frees = frees.saturating_add(1);
-            }
+    /// Takes the mappings from rank `at` on out; `None` when `at` is no rank.
+    pub(super) fn split(&mut self, at: usize) -> Option<Self> {
+        let mut upper = Self::new(*self.value(at)?);
+        for rank in at..self.len() {
+            let (range, value) = self.get(rank)?;
+            upper.put(upper.len(), range, *value);
         }
-        // As many low entries lie at or above `keep` as places below it have become free.
-        let mut free = free.iter().take(frees);
-        for old in low.run.tags().iter().filter(|place| usize::from(**place) >= keep) {
-            let Some(new) = free.next() else { break };
-            let Some(stored) = self.entry_mut(low.cluster(usize::from(*old))) else { continue };
-            let entry = core::mem::replace(stored, Entry::vacant(stored.value));
-            if let Some(stored) = self.entry_mut(low.cluster(usize::from(*new))) {
-                *stored = entry;
-            }
-            if let Some(node) = self.leaves.get_mut(from) {
-                node.run.retag(*old, *new);
-            }
-        }
-        self.give_back(from, SLACK);
+        self.ranges.get_mut(at..)?.fill(UNUSED);
+        self.len = self.len.saturating_sub(upper.len);
+        Some(upper)
     }
 
-    /// Frees an empty leaf. When another leaf had to take its number, returns the one it had.
-    pub(super) fn free_leaf(&mut self, leaf: u32) -> Option<u32> {
-        self.give_back(leaf, 0);
-        let old = self.leaves.swap_remove(leaf)?;
-        let moved = *self.leaves.get(leaf)?;
-        for cluster in &moved.clusters {
-            if let Some(cluster) = self.clusters.get_mut(*cluster) {
-                cluster.owner = leaf;
-            }
-        }
-        Some(old)
+    /// An empty leaf in its place.
+    pub(super) fn emptied(&self) -> Self {
+        let [value, ..] = self.values;
+        Self::new(value)
     }
-
-    /// Frees the clusters of a leaf that are unused when `slack` places are to stay free.
-    fn give_back(&mut self, leaf: u32, slack: usize) {
-        while let Some(node) = self.leaves.get_mut(leaf)
-            && node.cluster_beyond(node.run.len().saturating_add(slack)).is_some()
-            && let Some(last) = node.clusters.iter_mut().rfind(|cluster| **cluster != NONE)
-        {
-            let freed = core::mem::replace(last, NONE);
-            self.free_cluster(freed);
-        }
-    }
-
-    fn free_cluster(&mut self, cluster: u32) {
-        let Some(old) = self.clusters.swap_remove(cluster) else { return };
-        let Some(owner) = self.clusters.get(cluster).map(|c| c.owner) else { return };
-        if let Some(node) = self.leaves.get_mut(owner) {
-            for number in &mut node.clusters {
-                *number = if *number == old { cluster } else { *number };
-            }
-        }
-    }
-}
-
-/// A place as stored in a leaf: below [`LEAF`].
-fn tag(place: usize) -> u8 {
-    u8::try_from(place).unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]
-impl<V: Copy> Store<V> {
-    /// Panics when a leaf's clusters are not its own, too many, or hold more than its entries.
-    /// Returns how many they are.
-    pub(super) fn check_clusters(&self, leaf: u32) -> usize {
-        let node = self.leaves.get(leaf).unwrap();
-        let held = node.clusters.iter().take_while(|cluster| **cluster != NONE).count();
-        assert!(node.clusters[held..].iter().all(|cluster| *cluster == NONE));
-        let len = node.run.len();
-        assert!(
-            held * CLUSTER >= len && held * CLUSTER < len + SLACK + CLUSTER + 1,
-            "{held} for {len}"
-        );
-        for place in 0..held * CLUSTER {
-            let (number, at) = node.cluster(place);
-            assert!((number as usize) < self.clusters.len());
-            let cluster = self.clusters.get(number).unwrap();
-            assert_eq!(cluster.owner, leaf);
-            assert_eq!(
-                cluster.entries[at].range().is_some(),
-                place < len,
-                "place {place} of {len}"
-            );
+impl<V: Copy> Leaf<V> {
+    /// Panics when the length and the ranges do not agree.
+    pub(super) fn check(&self) {
+        assert!((0..self.len()).all(|rank| self.range(rank).is_some()));
+        assert!(self.ranges[self.len()..].iter().all(|ends| *ends == UNUSED));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rank_agrees_with_counting() {
+        let mut leaf = Leaf::new(());
+        assert_eq!(leaf.rank(u64::MAX), 0);
+        for len in 1..=LEAF {
+            let first = len as u64 * 3 + 10;
+            leaf.put(len - 1, IovaRange::new(first, first + 1).unwrap(), ());
+            for key in (0..LEAF as u64 * 3 + 20).chain([u64::MAX]) {
+                let count = (0..len).filter(|at| leaf.range(*at).unwrap().first() <= key).count();
+                assert_eq!(leaf.rank(key), count, "{key} among {len}");
+            }
         }
-        held
+        assert!(leaf.is_full());
+    }
+
+    #[test]
+    fn the_greatest_address_is_an_address_like_others() {
+        let mut leaf = Leaf::new(7);
+        let top = IovaRange::new(u64::MAX, u64::MAX).unwrap();
+        leaf.put(0, top, 1);
+        assert_eq!((leaf.rank(u64::MAX - 1), leaf.rank(u64::MAX)), (0, 1));
+        assert_eq!(leaf.take(0), Some((top, 1)));
+        assert!(leaf.take(0).is_none());
+        leaf.check();
+    }
+
+    #[test]
+    fn splitting_frees_the_upper_places() {
+        let mut leaf = Leaf::new(0);
+        let range = |at: u64| IovaRange::new(at * 9, at * 9 + 5).unwrap();
+        (0..LEAF).for_each(|at| leaf.put(at, range(at as u64), at));
+        leaf.put(0, range(99), 99);
+        assert_eq!((leaf.len(), leaf.get(0)), (LEAF, Some((range(0), &0))), "full");
+        let upper = leaf.split(20).unwrap();
+        assert_eq!((leaf.len(), upper.len()), (20, LEAF - 20));
+        assert!((20..LEAF).all(|at| upper.get(at - 20) == Some((range(at as u64), &at))));
+        assert!(leaf.split(LEAF).is_none());
+        [leaf, upper, upper.emptied()].iter().for_each(Leaf::check);
     }
 }

@@ -6,10 +6,9 @@
 //! # Shape
 //!
 //! A B+-tree with wide nodes in dense arenas (`arena`: numbers instead of pointers). A leaf
-//! holds up to `LEAF` sorted first addresses and, for each, the place of its entry in the leaf's
-//! clusters (`leaf`). So a search reads few, contiguous cache lines, an insertion moves
-//! addresses and bytes instead of entries, and memory stays near the entries' own size however
-//! full the leaves are.
+//! (`leaf`) holds up to `LEAF` sorted ranges and, beside them, their values; an inner node (`inner`)
+//! up to `INNER` children. Among many mappings the inner nodes stay in the processor's caches and
+//! the leaves do not: a search waits for memory once, for the ranges of one leaf.
 //!
 //! # Invariants
 //!
@@ -19,6 +18,7 @@
 //! * Every node but the root holds at least 3/8 of its capacity; an inner root has two children or
 //!   more.
 //! * Leaves are linked in address order.
+//! * Leaves that are allocated and not in use are empty.
 //!
 //! Nothing recurses, and a broken invariant could lose an answer but never panic.
 
@@ -27,24 +27,20 @@ mod arena;
 mod check;
 mod edit;
 mod gaps;
+mod inner;
 mod iter;
 mod leaf;
-mod run;
 #[cfg(test)]
 mod tests;
 
 use core::fmt;
 
 use self::arena::Arena;
+use self::inner::Inner;
 pub use self::iter::{Ascending, Descending};
-use self::leaf::{Entry, Store};
-use self::run::Run;
+use self::leaf::{LEAF, Leaf};
 use crate::range::IovaRange;
 
-/// Mappings per leaf at most. Measured: see `benches/table.rs`.
-const LEAF: usize = 24;
-/// Children per inner node at most.
-const INNER: usize = 128;
 /// The end of the chain of leaves.
 const NONE: u32 = u32::MAX;
 
@@ -52,7 +48,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone)]
 pub struct MappingTable<V> {
     inners: Arena<Inner, 1>,
-    store: Store<V>,
+    leaves: Arena<Leaf<V>, 4>,
     /// An inner node when `height > 0`, else a leaf.
     root: u32,
     /// Levels of inner nodes above the leaves.
@@ -68,24 +64,17 @@ pub struct Overlap {
     pub existing: IovaRange,
 }
 
-/// Children, by the lower bounds of what lies below them.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Inner {
-    run: Run<u32, INNER>,
-}
-
-/// Where an entry is stored: a cluster and a place in it. Valid until the next change.
+/// Where a mapping is stored: a leaf and the rank in it. Valid until the next change.
 pub(crate) type Place = (u32, usize);
 
-/// Places per cluster: a [`Place`]'s second part is below.
-pub(crate) const PLACES: usize = leaf::CLUSTER;
+/// Bits that a [`Place`]'s second part needs.
+pub(crate) const RANK_BITS: u32 = LEAF.next_power_of_two().ilog2();
 
 impl<V: Copy> MappingTable<V> {
     /// An empty table; allocates nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { inners: Arena::new(), store: Store::new(), root: 0, height: 0, len: 0 }
+        Self { inners: Arena::new(), leaves: Arena::new(), root: 0, height: 0, len: 0 }
     }
 
     /// The number of mappings.
@@ -108,8 +97,7 @@ impl<V: Copy> MappingTable<V> {
     /// Bytes of heap held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let entries = self.store.clusters.bytes().saturating_add(self.store.leaves.bytes());
-        self.inners.bytes().saturating_add(entries)
+        self.inners.bytes().saturating_add(self.leaves.bytes())
     }
 
     /// The mapping that contains `iova`.
@@ -122,8 +110,8 @@ impl<V: Copy> MappingTable<V> {
     /// The mapping that contains `iova`, its value open to change.
     #[must_use]
     pub fn get_mut(&mut self, iova: u64) -> Option<(IovaRange, &mut V)> {
-        let (place, range, _) = self.locate(iova)?;
-        Some((range, &mut self.store.entry_mut(place)?.value))
+        let (place, range) = self.below(iova).filter(|(_, range)| range.contains(iova))?;
+        Some((range, self.leaves.get_mut(place.0)?.value_mut(place.1)?))
     }
 
     /// The lowest mapping whose last byte is at or above `iova`: the one that contains it, or else
@@ -143,12 +131,11 @@ impl<V: Copy> MappingTable<V> {
     /// and starts before it, or else one that holds its last byte and ends after it.
     #[must_use]
     pub fn cut_by(&self, range: IovaRange) -> Option<IovaRange> {
-        let leaf = self.store.leaves.get(self.leaf_of(range.first()))?;
-        let rank = leaf.run.rank(range.first());
-        let entry = |place| self.store.entry(place).and_then(Entry::range);
+        let leaf = self.leaves.get(self.leaf_of(range.first()))?;
+        let rank = leaf.rank(range.first());
         let low = match rank.checked_sub(1) {
-            Some(under) => entry(self.store.ranked(leaf, under)),
-            None => self.end_of(leaf.prev).and_then(entry),
+            Some(under) => leaf.range(under),
+            None => self.end_of(leaf.prev).map(|(_, range)| range),
         };
         if let Some(low) = low.filter(|r| r.last() >= range.first()) {
             if low.first() < range.first() {
@@ -159,8 +146,8 @@ impl<V: Copy> MappingTable<V> {
             }
         }
         // One search is enough unless the range goes on beyond this leaf.
-        let high = match leaf.run.key(rank) {
-            Some(next) if next > range.last() => None,
+        let high = match leaf.range(rank) {
+            Some(next) if next.first() > range.last() => None,
             _ => self.locate(range.last()).map(|(_, found, _)| found),
         };
         high.filter(|r| r.last() > range.last())
@@ -169,39 +156,50 @@ impl<V: Copy> MappingTable<V> {
     /// As [`get`](Self::get), and where the mapping is stored.
     #[inline]
     pub(crate) fn locate(&self, iova: u64) -> Option<(Place, IovaRange, &V)> {
-        let place = self.below(iova)?;
-        let entry = self.store.entry(place).filter(|e| e.contains(iova))?;
-        Some((place, entry.range()?, &entry.value))
+        let (place, range) = self.below(iova).filter(|(_, range)| range.contains(iova))?;
+        Some((place, range, self.leaves.get(place.0)?.value(place.1)?))
     }
 
-    /// The mapping stored at `place`, if it contains `iova`. Any place may be asked for.
+    /// The mapping stored at `place`, if it contains `iova`. Any place may be asked for: leaves that
+    /// are not in use are empty.
     #[inline]
-    pub(crate) fn at(&self, place: Place, iova: u64) -> Option<(IovaRange, &V)> {
-        // Beyond the end, a chunk's rest holds what was there before.
-        if place.0 as usize >= self.store.clusters.len() {
-            return None;
+    pub(crate) fn at(&self, (leaf, rank): Place, iova: u64) -> Option<(IovaRange, &V)> {
+        let leaf = self.leaves.get(leaf)?;
+        if planted!(StaleHintTrusted) {
+            return leaf.get(rank);
         }
-        let holds = |e: &&Entry<V>| e.contains(iova) || planted!(StaleHintTrusted);
-        let entry = self.store.entry(place).filter(holds)?;
-        Some((entry.range()?, &entry.value))
+        Some((leaf.range_around(rank, iova)?, leaf.value(rank)?))
     }
 
-    /// The mapping with the greatest first address at or below `key`.
+    /// As [`at`](Self::at), or somewhere else in that leaf: mappings that came or went before it
+    /// may have moved it.
     #[inline]
-    fn below(&self, key: u64) -> Option<Place> {
-        let leaf = self.store.leaves.get(self.leaf_of(key))?;
-        match leaf.run.rank(key).checked_sub(1) {
-            Some(rank) => Some(self.store.ranked(leaf, rank)),
+    pub(crate) fn near(&self, place: Place, iova: u64) -> Option<(IovaRange, &V)> {
+        self.at(place, iova).or_else(|| {
+            let leaf = self.leaves.get(place.0)?;
+            let rank = leaf.rank(iova).checked_sub(1)?;
+            Some((leaf.range_around(rank, iova)?, leaf.value(rank)?))
+        })
+    }
+
+    /// The mapping with the greatest first address at or below `key`: where, and its range.
+    #[inline]
+    fn below(&self, key: u64) -> Option<(Place, IovaRange)> {
+        let number = self.leaf_of(key);
+        let leaf = self.leaves.get(number)?;
+        match leaf.rank(key).checked_sub(1) {
+            Some(rank) => Some(((number, rank), leaf.range(rank)?)),
             // The bound of a leaf may lie below its first key: the answer ends the leaf before.
             None => self.end_of(leaf.prev),
         }
     }
 
-    /// The last entry of a leaf.
+    /// The last mapping of a leaf.
     #[inline]
-    fn end_of(&self, leaf: u32) -> Option<Place> {
-        let leaf = self.store.leaves.get(leaf)?;
-        Some(self.store.ranked(leaf, leaf.run.len().checked_sub(1)?))
+    fn end_of(&self, number: u32) -> Option<(Place, IovaRange)> {
+        let leaf = self.leaves.get(number)?;
+        let rank = leaf.len().checked_sub(1)?;
+        Some(((number, rank), leaf.range(rank)?))
     }
 
     /// The leaf whose bounds hold `key`.
@@ -212,24 +210,6 @@ impl<V: Copy> MappingTable<V> {
             at = self.inners.get(at).map_or(at, |node| node.child_of(key));
         }
         at
-    }
-}
-
-impl Inner {
-    fn new() -> Self {
-        Self { run: Run::new() }
-    }
-
-    /// The position of the child whose bounds hold `key`.
-    #[inline]
-    fn position_of(&self, key: u64) -> usize {
-        self.run.rank(key).saturating_sub(1)
-    }
-
-    /// The child whose bounds hold `key`.
-    #[inline]
-    fn child_of(&self, key: u64) -> u32 {
-        self.run.tag(self.position_of(key)).unwrap_or(NONE)
     }
 }
 
