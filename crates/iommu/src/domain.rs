@@ -99,6 +99,7 @@ impl Domain {
 
     /// The member with that number.
     #[must_use]
+    #[inline]
     pub fn member(&self, group: u32) -> Option<&Member> {
         self.members.iter().find(|m| m.group == group)
     }
@@ -127,6 +128,7 @@ impl Domain {
 
     /// Whether a mapping can be written and not read.
     #[must_use]
+    #[inline]
     pub const fn write_only(&self) -> bool {
         self.write_only
     }

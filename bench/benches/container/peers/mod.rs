@@ -13,12 +13,11 @@ use iommu::IovaRange;
 pub use self::ordered::Ordered;
 pub use self::red_black::RedBlack;
 
-/// What a container keeps for a mapping: 40 bytes, as the engine's own.
+/// What a container keeps for a mapping: 32 bytes, as the engine's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
     pub vaddr: u64,
     pub pin: u64,
-    pub pin_offset: u64,
     pub pages: u64,
     pub owner: u32,
     pub prot: u8,
@@ -79,8 +78,7 @@ impl Rules {
         if !above.checked_sub(1).and_then(|i| self.valid.get(i)).is_some_and(|v| v.covers(range)) {
             return Err(Refusal::NotUsable);
         }
-        let value =
-            Value { vaddr, pin: 1, pin_offset: 0, pages: size >> 12, owner: 7, prot, flags: 1 };
+        let value = Value { vaddr, pin: 1, pages: size >> 12, owner: 7, prot, flags: 1 };
         Ok((range, value))
     }
 }

@@ -48,7 +48,6 @@ impl AddressSpace {
         let mut mapping = Mapping {
             vaddr,
             pin: PinId(0),
-            pin_offset: 0,
             charged_pages: 0,
             mm: budget.mm,
             prot,
@@ -119,7 +118,12 @@ impl AddressSpace {
         }
         let mut low = whole;
         if whole.is_pinned() {
-            let alone = SharedPin { mappings: 1, charged_pages: whole.charged_pages, mm: whole.mm };
+            let alone = SharedPin {
+                mappings: 1,
+                first: range.first(),
+                charged_pages: whole.charged_pages,
+                mm: whole.mm,
+            };
             let shared = self.shared_pins.entry(whole.pin).or_insert(alone);
             shared.mappings = shared.mappings.saturating_add(1);
             low.charged_pages = 0;
@@ -127,9 +131,6 @@ impl AddressSpace {
         }
         let mut high = low;
         high.vaddr = whole.vaddr.wrapping_add(below.size());
-        if !planted!(CutLosesPinOffset) {
-            high.pin_offset = whole.pin_offset.wrapping_add(below.size());
-        }
         if low.vaddr_is_invalid() && !planted!(CutForgetsInvalid) {
             self.invalid_vaddrs = self.invalid_vaddrs.saturating_add(1);
         }
@@ -153,10 +154,9 @@ impl AddressSpace {
 }
 
 impl Mapping {
+    /// Parts of a mapping that was cut while nothing was pinned get a pin each.
     pub(super) fn set_pinned(&mut self, pinned: Pinned) {
         self.pin = pinned.id;
-        // Cut while nothing was pinned, the upper half gets a pin of its own.
-        self.pin_offset = 0;
         self.charged_pages = pinned.charged_pages;
         self.state.insert(State::PINNED);
     }

@@ -51,14 +51,15 @@ pub struct Env<'a> {
 pub struct Mapping {
     vaddr: u64,
     pin: PinId,
-    /// Bytes from the start of the pin: not 0 in the upper half of a mapping that was cut.
-    pin_offset: u64,
     /// Pages charged to `mm` for this mapping alone.
     charged_pages: u64,
     mm: MmId,
     prot: Prot,
     state: State,
 }
+
+// Two in a cache line: see `table::leaf`.
+const _: () = assert!(size_of::<Mapping>() == 32);
 
 bitflags::bitflags! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,8 @@ impl Mapping {
 #[derive(Clone, Copy, Debug)]
 struct SharedPin {
     mappings: u32,
+    /// Where the mapping that was cut began.
+    first: u64,
     charged_pages: u64,
     /// Who paid, whatever became of the mappings' user addresses.
     mm: MmId,
@@ -202,6 +205,7 @@ impl AddressSpace {
 
     /// The mapping that holds `iova`.
     #[must_use]
+    #[inline]
     pub fn mapping_at(&self, iova: u64) -> Option<(IovaRange, &Mapping)> {
         self.table.get(iova)
     }

@@ -1,7 +1,7 @@
 //! What a device's access meets.
 
-use crate::space::AddressSpace;
-use crate::{Backing, Consumer, Domain, Fault, FaultReason, Prot, ReservedKind};
+use crate::space::{AddressSpace, State};
+use crate::{Backing, Consumer, Domain, Fault, FaultReason, PinId, Prot, ReservedKind};
 
 /// Where an access goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// The [`Fault`] the IOMMU would report.
+    #[inline]
     pub fn translate(&self, group: u32, iova: u64, access: Prot) -> Result<Translation, Fault> {
         let fault = |reason| Fault { iova, access, reason };
         let Some(domain) = self.domain_of(group) else {
@@ -47,10 +48,12 @@ impl AddressSpace {
             return Err(fault(FaultReason::NotPinned));
         }
         let into = iova.wrapping_sub(range.first());
+        let was_cut = mapping.state.contains(State::SHARED_PIN) && !planted!(CutLosesPinOffset);
+        let offset = if was_cut { self.pin_offset(mapping.pin, iova) } else { into };
         Ok(Translation::Memory {
             at: Backing {
                 pin: mapping.pin,
-                offset: mapping.pin_offset.wrapping_add(into),
+                offset,
                 vaddr: mapping.vaddr.wrapping_add(into),
                 mm: mapping.mm,
             },
@@ -58,8 +61,15 @@ impl AddressSpace {
         })
     }
 
+    /// Bytes from the start of a pin that the parts of a cut mapping share.
+    #[cold]
+    fn pin_offset(&self, pin: PinId, iova: u64) -> u64 {
+        self.shared_pins.get(&pin).map_or(0, |shared| iova.wrapping_sub(shared.first))
+    }
+
     /// The domain of a group.
     #[must_use]
+    #[inline]
     pub fn domain_of(&self, group: u32) -> Option<&Domain> {
         self.domains.iter().find(|d| d.member(group).is_some())
     }
@@ -67,6 +77,7 @@ impl AddressSpace {
 
 /// The physical address behind `iova` where it is a doorbell page or lies in an MSI range that the
 /// IOMMU does not translate.
+#[inline(never)]
 fn doorbell(domain: &Domain, group: u32, iova: u64) -> Option<u64> {
     if let Some(pool) = domain.pool() {
         let (consumer, page) = pool.resolve(iova)?;
