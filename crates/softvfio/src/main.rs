@@ -1,5 +1,6 @@
 //! The command: VFIO of Linux in user space.
 
+mod doctor;
 mod replay;
 mod run;
 
@@ -21,11 +22,14 @@ enum Command {
     Replay(replay::Replay),
     /// Run a program on a software IOMMU with emulated devices.
     Run(run::Run),
+    /// Try what `run` needs, and say what to enable.
+    Doctor(doctor::Doctor),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Replay(replay) => replay.run(),
         Command::Run(run) => run.run(),
+        Command::Doctor(doctor) => doctor.run(),
     }
 }

@@ -7,6 +7,7 @@
 
 mod door;
 pub mod kinds;
+mod maps;
 pub mod mmio;
 pub mod sandbox;
 pub mod session;

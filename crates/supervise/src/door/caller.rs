@@ -208,14 +208,14 @@ impl Pinner for Client<'_> {
         let (mut at, end) = (vaddr, vaddr.saturating_add(size));
         let mut charged_pages = 0;
         while at < end {
-            let Ok(Some(vma)) = mm.vma(at) else {
+            let Ok(Some(mapping)) = mm.mapping(at) else {
                 return Err(error(at, PinFault::NotMapped, charged_pages));
             };
-            if (write && !vma.writable) || !vma.readable {
+            if (write && !mapping.writable) || !mapping.readable {
                 return Err(error(at, PinFault::NotPermitted, charged_pages));
             }
-            let next = vma.end.min(end);
-            match self.door.device_of(&vma) {
+            let next = mapping.end.min(end);
+            match self.door.device_of(&mapping) {
                 // A device's own memory is not charged.
                 Some(device) if !self.door.decodes(device) => {
                     return Err(error(at, PinFault::DeviceOff, charged_pages));

@@ -1,6 +1,7 @@
 //! The devices that a request has in hand.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use parking_lot::MutexGuard;
 use vfio::DeviceId;
@@ -64,15 +65,14 @@ impl<'a> InHand<'a> {
 impl vfio::Devices for InHand<'_> {
     fn change(&mut self, id: DeviceId, f: &mut dyn FnMut(&mut Device)) {
         let Some(slot) = self.door.slot(id) else { return };
-        if !self.guards.contains_key(&id) {
-            match slot.try_lock() {
-                Some(guard) => _ = self.guards.insert(id, guard),
+        let guard = match self.guards.entry(id) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(place) => match slot.try_lock() {
+                Some(guard) => place.insert(guard),
                 None => return self.busy = Some(id),
-            }
-        }
-        if let Some(guard) = self.guards.get_mut(&id) {
-            f(&mut guard.device);
-            slot.show(guard);
-        }
+            },
+        };
+        f(&mut guard.device);
+        slot.show(guard);
     }
 }

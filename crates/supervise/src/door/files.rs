@@ -197,11 +197,6 @@ impl Files {
         let live = std::mem::take(&mut self.tags.lock().live);
         live.into_values().rev().map(|(_, object)| object).collect()
     }
-
-    /// The objects that are open.
-    pub(crate) fn open(&self) -> Vec<Object> {
-        self.tags.lock().live.values().map(|(_, object)| *object).collect()
-    }
 }
 
 impl Tags {
@@ -253,7 +248,6 @@ mod tests {
         drop(copy);
         assert!(files.something_closed() && !files.something_closed());
         assert_eq!(files.take_closed(), [a]);
-        assert_eq!(files.open(), [b]);
         assert_eq!(files.take_all(), [b]);
     }
 

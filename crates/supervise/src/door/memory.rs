@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use iommu::{MmId, PinId};
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::maps::Space;
 use crate::sys::client;
-use crate::sys::vma::{self, Vma};
+use crate::sys::procmap::Mapping;
 
 /// From here on a transfer goes by `process_vm_readv` and its like, which copy once.
 const LARGE: usize = 16 << 10;
@@ -27,7 +28,7 @@ pub(crate) struct Mm {
     id: MmId,
     pid: i32,
     mem: File,
-    maps: Mutex<File>,
+    maps: Mutex<Space>,
 }
 
 impl Mm {
@@ -37,8 +38,7 @@ impl Mm {
     /// The process is gone, or we may not look into it.
     pub(crate) fn open(id: MmId, pid: i32) -> io::Result<Self> {
         let mem = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
-        let maps = Mutex::new(File::open(format!("/proc/{pid}/maps"))?);
-        Ok(Self { id, pid, mem, maps })
+        Ok(Self { id, pid, mem, maps: Mutex::new(Space::of(pid)?) })
     }
 
     /// Its name.
@@ -49,15 +49,15 @@ impl Mm {
     /// Whether any process has it still.
     pub(crate) fn is_alive(&self) -> bool {
         // Where nobody has it there is nothing to look for.
-        !matches!(self.vma(0), Err(e) if e.raw_os_error() == Some(libc::ESRCH))
+        !matches!(self.mapping(0), Err(e) if e.raw_os_error() == Some(libc::ESRCH))
     }
 
     /// What covers an address.
     ///
     /// # Errors
     /// `ESRCH`: the address space is no more.
-    pub(crate) fn vma(&self, addr: u64) -> io::Result<Option<Vma>> {
-        vma::at(&mut self.maps.lock(), addr)
+    pub(crate) fn mapping(&self, addr: u64) -> io::Result<Option<Mapping>> {
+        self.maps.lock().find(addr)
     }
 
     /// Copies memory as a device does that reads it: protections do not matter.

@@ -1,14 +1,13 @@
 //! Accesses of clients to mapped registers that trap.
 
 use vfio::DeviceId;
-use vfio::device::{Mmio, Upstream};
+use vfio::device::Mmio;
 
 use super::files::Kind;
-use super::slot::{BAR0_BASE, Guarded};
+use super::slot::BAR0_BASE;
 use super::{Door, caller};
+use crate::sys::client;
 
-/// How often a device may go on before the client does.
-const ROUNDS: usize = 8;
 /// Bytes of a region in a device's file.
 const REGION: u64 = 1 << 40;
 
@@ -26,9 +25,13 @@ impl Door {
         self.access_bar(id, offset, Mmio::Read(data))
     }
 
-    /// A store, likewise.
-    pub(crate) fn store(&self, id: DeviceId, offset: u64, data: &[u8]) -> Option<()> {
-        self.access_bar(id, offset, Mmio::Write(data))
+    /// A store of a thread, likewise. What it starts goes on beside the client, not before it.
+    pub(crate) fn store(&self, tid: i32, id: DeviceId, offset: u64, data: &[u8]) -> Option<()> {
+        let done = self.access_bar(id, offset, Mmio::Write(data));
+        let process = self.processes.of(tid, || true).ok();
+        let since = process.and_then(|p| Some((p.tgid(), client::cpu_time(p.tgid())?)));
+        self.slot(id)?.kick_after(since);
+        done
     }
 
     fn access_bar(&self, id: DeviceId, offset: u64, access: Mmio<'_>) -> Option<()> {
@@ -41,19 +44,9 @@ impl Door {
             self.stuck(id);
             return None;
         };
-        let starts = matches!(access, Mmio::Write(_));
         let done = self.on_hardware(slot, &mut guarded, |guarded, up| {
             guarded.device.mmio(up, bar, offset % REGION, access)
         });
-        // What a store starts is done when the client goes on, as far as it is not long.
-        for _ in 0..ROUNDS {
-            let more = |guarded: &mut Guarded, up: &mut Upstream<'_>| guarded.device.run(up);
-            if !starts || !self.on_hardware(slot, &mut guarded, more) {
-                break;
-            }
-        }
-        drop(guarded);
-        slot.kick();
         done.ok()
     }
 

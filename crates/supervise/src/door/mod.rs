@@ -42,10 +42,10 @@ pub use self::slot::MmioMode;
 use self::caller::Client;
 use self::containers::Containers;
 use self::events::Events;
-use self::files::{Files, Kind, Object};
+use self::files::{Files, Kind};
 use self::memory::Pins;
 use self::process::Processes;
-use crate::sys::vma::Vma;
+use crate::sys::procmap::Mapping;
 use crate::watch::Watch;
 
 pub(crate) use self::slot::{Slot, can_poll};
@@ -75,14 +75,6 @@ pub(crate) struct Door {
     /// `RLIMIT_MEMLOCK` for all; `None`: each process' own.
     memlock: Option<u64>,
     stop: AtomicBool,
-}
-
-/// What is left when the last process is gone.
-pub(crate) struct Leftovers {
-    /// Containers, groups and devices that nobody had closed.
-    pub(crate) open: Vec<Object>,
-    pub(crate) pins: usize,
-    pub(crate) events: usize,
 }
 
 /// What a door is made of.
@@ -184,12 +176,8 @@ impl Door {
     }
 
     /// The device whose registers are mapped there.
-    fn device_of(&self, vma: &Vma) -> Option<DeviceId> {
-        let dev = rustix::fs::makedev(vma.device.0, vma.device.1);
-        match self.files.kind_of(dev, vma.inode)? {
-            Kind::Device(id) if vma.inode != 0 => Some(id),
-            _ => None,
-        }
+    fn device_of(&self, mapping: &Mapping) -> Option<DeviceId> {
+        self.device_with_file(mapping.dev, mapping.ino)
     }
 
     /// Whether a device answers to accesses of its memory. A device that is busy is taken to.
@@ -245,13 +233,17 @@ impl Door {
         }
     }
 
-    /// After the last process: closes what is open, and says what was.
-    pub(crate) fn close_all(&self) -> Leftovers {
+    /// After the last process: closes what is still open. Nothing is held then.
+    pub(crate) fn close_all(&self) {
         self.close_closed(true);
-        let open = self.files.open();
         for object in self.files.take_all() {
             self.close(object);
         }
-        Leftovers { open, pins: self.pins.len(), events: self.events.len() }
+        let (pins, events) = (self.pins.len(), self.events.len());
+        if pins != 0 || events != 0 {
+            let sentence =
+                format!("{pins} pins and {events} eventfds were not given back: a bug of softvfio");
+            self.watch.trouble(&sentence);
+        }
     }
 }

@@ -101,6 +101,7 @@ pub(crate) struct Slot {
     /// Counts reasons to look at the device.
     kicks: Mutex<u64>,
     kicked: Condvar,
+    stored: Mutex<Option<(i32, Duration)>>,
     open: AtomicBool,
 }
 
@@ -131,6 +132,7 @@ impl Slot {
             pages,
             kicks: Mutex::new(0),
             kicked: Condvar::new(),
+            stored: Mutex::new(None),
             open: AtomicBool::new(false),
         };
         slot.show(&mut slot.lock());
@@ -227,6 +229,17 @@ impl Slot {
     pub(crate) fn kick(&self) {
         *self.kicks.lock() += 1;
         self.kicked.notify_all();
+    }
+
+    /// The same, after a store of a process that had run for this long, and goes on now.
+    pub(crate) fn kick_after(&self, since: Option<(i32, Duration)>) {
+        *self.stored.lock() = since;
+        self.kick();
+    }
+
+    /// The last store that [`kick_after`](Self::kick_after) told of.
+    pub(crate) fn take_stored(&self) -> Option<(i32, Duration)> {
+        self.stored.lock().take()
     }
 
     /// The kicks so far.

@@ -147,7 +147,6 @@ impl Door {
     }
 
     /// An access, with the device in hand.
-    #[expect(clippy::type_complexity, reason = "what came of it, and its number")]
     fn access(
         &self,
         id: DeviceId,

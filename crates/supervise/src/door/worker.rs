@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Door;
 use super::slot::Slot;
+use crate::sys::client;
 
 /// After the last change, registers are watched without a pause for this long.
 const SPIN: Duration = Duration::from_micros(100);
@@ -15,6 +16,19 @@ const PAUSES: [(Duration, Duration); 4] = [
     (Duration::from_secs(1), Duration::from_micros(500)),
     (Duration::MAX, Duration::from_millis(3)),
 ];
+
+/// How long a client runs after a store before the device begins with what that started: programs
+/// count on having a moment, as hardware gives it to them. At most `AT_MOST` by the clock.
+const MOMENT: Duration = Duration::from_micros(15);
+const AT_MOST: Duration = Duration::from_millis(5);
+
+fn let_go_on(pid: i32, since: Duration) {
+    let start = Instant::now();
+    let running = |now| now < since.saturating_add(MOMENT);
+    while client::cpu_time(pid).is_some_and(running) && start.elapsed() < AT_MOST {
+        std::thread::sleep(Duration::from_micros(10));
+    }
+}
 
 impl Door {
     /// Runs device number `n` until the session is over.
@@ -31,6 +45,9 @@ impl Door {
             let kicked = slot.kicks();
             if kicked != kicks || slot.was_written() {
                 kicks = kicked;
+                if let Some((pid, since)) = slot.take_stored() {
+                    let_go_on(pid, since);
+                }
                 let mut guarded = slot.lock();
                 let mut more = true;
                 while more && !self.stopped() {

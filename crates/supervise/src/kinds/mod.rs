@@ -99,18 +99,17 @@ fn nvme(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
 }
 
 fn ioat(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
-    let mut config = IoatConfig::default();
-    config.version = match keys.text("version")?.as_deref() {
+    let version = match keys.text("version")?.as_deref() {
         None | Some("3.4") => 0x34,
         Some("3.3") => 0x33,
         Some(_) => return Err(keys.bad("version", "3.3 or 3.4")),
     };
+    // Drivers look at its state right after they have started it, which a poller may be late for.
+    let mut config = IoatConfig { version, polled: keys.polled(), ..IoatConfig::default() };
     if let Some(shift) = keys.number("xfercap")? {
         let fits = u8::try_from(shift).ok().filter(|n| (12..=20).contains(n));
         config.transfer_shift = fits.ok_or_else(|| keys.bad("xfercap", "12 to 20"))?;
     }
-    // Drivers look at its state right after they have started it, which a poller may be late for.
-    config.polled = keys.polled();
     let mut device = EmulatedDevice::new("ioat", Box::new(Ioat::new(config)), Ioat::bars());
     device.reset_method = "flr".into();
     device.mmio = Some(MmioMode::Trap);

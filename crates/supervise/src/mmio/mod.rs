@@ -16,7 +16,6 @@
 mod decode;
 mod emulate;
 mod flags;
-mod maps;
 mod patience;
 mod regs;
 mod text;
@@ -43,8 +42,9 @@ pub trait Bars: Send + Sync {
     /// A load of 1, 2, 4 or 8 bytes, naturally aligned, at `offset` of the file.
     fn load(&self, key: u32, offset: u64, data: &mut [u8]) -> Result<(), BusError>;
 
-    /// A store of 1, 2, 4 or 8 bytes, naturally aligned, at `offset` of the file.
-    fn store(&self, key: u32, offset: u64, data: &[u8]) -> Result<(), BusError>;
+    /// A store of 1, 2, 4 or 8 bytes, naturally aligned, at `offset` of the file. Thread `tid` makes
+    /// it, and is stopped meanwhile.
+    fn store(&self, tid: i32, key: u32, offset: u64, data: &[u8]) -> Result<(), BusError>;
 
     /// A client used an instruction that is not known; it gets its SIGBUS. Told once for each
     /// sequence of instruction bytes.

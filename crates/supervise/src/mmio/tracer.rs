@@ -16,10 +16,10 @@ use std::thread::{Builder, JoinHandle};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-use super::maps::Space;
 use super::patience::Patience;
 use super::trap::{self, Outcome};
 use super::{Bars, Unsupported};
+use crate::maps::Space;
 use crate::sys::ptrace::{self, Change, EVENT_STOP};
 
 /// Instruction byte sequences that are remembered as told.

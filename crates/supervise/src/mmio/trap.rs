@@ -10,10 +10,10 @@ use libc::BUS_ADRERR;
 
 use super::decode::{self, LONGEST};
 use super::emulate::{self, Memory, Stop};
-use super::maps::Space;
 use super::regs::Regs;
 use super::vector::{Layout, Vectors};
 use super::{Bars, Unsupported};
+use crate::maps::Space;
 use crate::sys::procmap::Mapping;
 use crate::sys::ptrace;
 
@@ -155,7 +155,7 @@ impl Memory for ClientMemory<'_> {
             let (part, rest) = data.split_at(len);
             let plain = |tid| Ok(ptrace::write_memory(tid, address, part)? == len);
             if let Some((key, offset)) = self.device(address, plain)? {
-                self.bars.store(key, offset, part).map_err(|_| Stop::Fault)?;
+                self.bars.store(self.tid, key, offset, part).map_err(|_| Stop::Fault)?;
             }
             address = address.wrapping_add(len as u64);
             data = rest;

@@ -25,8 +25,8 @@ impl Bars for TrappedBars {
         self.door.load(vfio::DeviceId(key), offset, data).ok_or(BusError)
     }
 
-    fn store(&self, key: u32, offset: u64, data: &[u8]) -> Result<(), BusError> {
-        self.door.store(vfio::DeviceId(key), offset, data).ok_or(BusError)
+    fn store(&self, tid: i32, key: u32, offset: u64, data: &[u8]) -> Result<(), BusError> {
+        self.door.store(tid, vfio::DeviceId(key), offset, data).ok_or(BusError)
     }
 
     fn unsupported(&self, what: &Unsupported) {

@@ -296,6 +296,9 @@ impl Session {
     }
 }
 
+/// What a thread of a session does.
+type Work = Box<dyn FnOnce(&Arc<Door>) + Send>;
+
 /// A session whose devices have their places.
 pub struct Ready {
     placed: Placed,
@@ -354,7 +357,7 @@ impl Ready {
             false => None,
         };
         let mut threads = Vec::new();
-        let mut spawn = |name: String, work: Box<dyn FnOnce(&Arc<Door>) + Send>| {
+        let mut spawn = |name: String, work: Work| {
             let door = Arc::clone(&door);
             let spawned = std::thread::Builder::new().name(name).spawn(move || work(&door));
             spawned.map(|thread| threads.push(thread))

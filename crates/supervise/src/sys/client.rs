@@ -1,6 +1,7 @@
 //! Memory and limits of another process.
 
 use std::io;
+use std::time::Duration;
 
 use super::last_error;
 
@@ -44,6 +45,18 @@ pub(crate) fn write_pieces(pid: i32, pieces: &[(u64, &[u8])]) -> usize {
     let copied =
         unsafe { libc::process_vm_writev(pid, local.as_ptr(), count, remote.as_ptr(), count, 0) };
     usize::try_from(copied).unwrap_or(0)
+}
+
+/// The time that a process has been running on processors; `None` when it is gone.
+pub(crate) fn cpu_time(pid: i32) -> Option<Duration> {
+    /// `CPUCLOCK_SCHED` of a process: what `clock_getcpuclockid` makes of its number.
+    const SCHED: libc::clockid_t = 2;
+    let clock = (!pid << 3) | SCHED;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec`, which `time` is.
+    let answer = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    let (seconds, rest) = (u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+    (answer == 0).then(|| Duration::new(seconds, rest))
 }
 
 /// `RLIMIT_MEMLOCK` of a process in bytes; `u64::MAX` is no limit.

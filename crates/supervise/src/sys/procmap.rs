@@ -40,6 +40,7 @@ pub(crate) struct Mapping {
     pub(crate) offset: u64,
     pub(crate) dev: u64,
     pub(crate) ino: u64,
+    pub(crate) readable: bool,
     pub(crate) writable: bool,
 }
 
@@ -61,6 +62,7 @@ pub(crate) fn query(maps: &File, address: u64) -> io::Result<Option<Mapping>> {
         offset: query.vma_offset,
         dev: libc::makedev(query.dev_major, query.dev_minor),
         ino: query.inode,
+        readable: query.vma_flags & 1 != 0,
         writable: query.vma_flags & 2 != 0,
     }))
 }

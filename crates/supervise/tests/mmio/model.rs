@@ -96,7 +96,7 @@ impl Bars for Model {
         Ok(())
     }
 
-    fn store(&self, key: u32, offset: u64, data: &[u8]) -> Result<(), BusError> {
+    fn store(&self, _: i32, key: u32, offset: u64, data: &[u8]) -> Result<(), BusError> {
         assert_eq!(key, 7);
         assert!(offset.is_multiple_of(data.len() as u64) && data.len() <= 8);
         self.accesses.fetch_add(1, Ordering::SeqCst);

@@ -29,6 +29,9 @@ impl Space {
     }
 
     /// The mapping that holds an address.
+    ///
+    /// # Errors
+    /// `ESRCH`: the address space is no more.
     pub(crate) fn find(&mut self, address: u64) -> io::Result<Option<Mapping>> {
         if !self.text_only {
             match procmap::query(&self.maps, address) {
@@ -37,8 +40,10 @@ impl Space {
             }
         }
         self.maps.rewind()?;
+        let mut any = false;
         for line in BufReader::with_capacity(16 << 10, &self.maps).split(b'\n') {
             let line = line?;
+            any = true;
             let Some(mapping) = parse(&String::from_utf8_lossy(&line)) else { continue };
             if address < mapping.start {
                 break;
@@ -47,7 +52,7 @@ impl Space {
                 return Ok(Some(mapping));
             }
         }
-        Ok(None)
+        if any { Ok(None) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     }
 }
 
@@ -65,6 +70,7 @@ fn parse(line: &str) -> Option<Mapping> {
         offset,
         dev: libc::makedev(hex(major)?.try_into().ok()?, hex(minor)?.try_into().ok()?),
         ino: words.next()?.parse().ok()?,
+        readable: perms.as_bytes().first() == Some(&b'r'),
         writable: perms.as_bytes().get(1) == Some(&b'w'),
     })
 }
