@@ -69,6 +69,10 @@ pub trait Platform {
     /// A transfer that [`hold`](Self::hold) announced is over.
     fn release(&mut self, _pin: PinId) {}
 
+    /// A device moved `bytes` bytes to memory (`access` is `WRITE`) or from it, at this I/O virtual
+    /// address.
+    fn moved(&mut self, _device: DeviceId, _iova: u64, _access: iommu::Prot, _bytes: usize) {}
+
     /// A device refused or lost an access: the report's raw material.
     fn fault(&mut self, _device: DeviceId, _fault: &iommu::Fault) {}
 }

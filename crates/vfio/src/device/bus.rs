@@ -58,6 +58,10 @@ impl Platform for Signals<'_> {
         }
     }
 
+    fn moved(&mut self, device: DeviceId, iova: u64, access: Prot, bytes: usize) {
+        self.platform.moved(device, iova, access, bytes);
+    }
+
     fn fault(&mut self, device: DeviceId, fault: &Fault) {
         self.platform.fault(device, fault);
     }
@@ -147,6 +151,9 @@ impl DeviceBus<'_> {
                     let n = left.min(room.saturating_add(1));
                     let moved = copy(self.platform, at, start, n);
                     self.platform.release(at.pin);
+                    if moved {
+                        self.platform.moved(self.device, iova, access, n);
+                    }
                     (
                         n,
                         if moved {
