@@ -1,6 +1,6 @@
 //! What happens in a session, told to whoever wants to know: traces, reports, decoded output.
 
-use iommu::{Event, Fault};
+use iommu::{Event, Fault, Prot};
 use vfio::{ContainerId, DeviceId, GroupId, Refusal};
 
 /// What a request was addressed to.
@@ -91,18 +91,23 @@ pub trait Watch: Send + Sync {
     /// A request was answered.
     fn request(&self, _request: &Request) {}
 
-    /// A change of a container's address space, while request `number` (or the one after it) is at
-    /// work.
-    fn change(&self, _number: u64, _event: &Event) {}
+    /// A change of a container's address space by request `number`, before that is told.
+    fn change(&self, _number: u64, _container: Option<ContainerId>, _event: &Event) {}
+
+    /// Request `number` put a group into a container, or took it out.
+    fn joined(&self, _number: u64, _group: GroupId, _container: Option<ContainerId>) {}
 
     /// A device's access met no memory. `number` is the last request at that time.
     fn fault(&self, _number: u64, _device: DeviceId, _fault: &Fault) {}
 
-    /// A device moved bytes from or to a client's memory.
-    fn moved(&self, _device: DeviceId, _from_memory: bool, _bytes: usize) {}
+    /// A device moved bytes to a client's memory (`access` is `WRITE`) or from it.
+    fn moved(&self, _device: DeviceId, _iova: u64, _access: Prot, _bytes: usize) {}
 
     /// An interrupt was delivered to a client.
     fn interrupt(&self) {}
+
+    /// A process is about to end of itself; what it closed before was told.
+    fn exiting(&self, _pid: i32) {}
 
     /// Something went wrong that is neither a refusal nor a fault: a sentence.
     fn trouble(&self, _sentence: &str) {}
@@ -117,23 +122,42 @@ impl Watch for Vec<std::sync::Arc<dyn Watch>> {
         self.iter().for_each(|watch| watch.request(request));
     }
 
-    fn change(&self, number: u64, event: &Event) {
-        self.iter().for_each(|watch| watch.change(number, event));
+    fn change(&self, number: u64, container: Option<ContainerId>, event: &Event) {
+        self.iter().for_each(|watch| watch.change(number, container, event));
+    }
+
+    fn joined(&self, number: u64, group: GroupId, container: Option<ContainerId>) {
+        self.iter().for_each(|watch| watch.joined(number, group, container));
     }
 
     fn fault(&self, number: u64, device: DeviceId, fault: &Fault) {
         self.iter().for_each(|watch| watch.fault(number, device, fault));
     }
 
-    fn moved(&self, device: DeviceId, from_memory: bool, bytes: usize) {
-        self.iter().for_each(|watch| watch.moved(device, from_memory, bytes));
+    fn moved(&self, device: DeviceId, iova: u64, access: Prot, bytes: usize) {
+        self.iter().for_each(|watch| watch.moved(device, iova, access, bytes));
     }
 
     fn interrupt(&self) {
         self.iter().for_each(|watch| watch.interrupt());
     }
 
+    fn exiting(&self, pid: i32) {
+        self.iter().for_each(|watch| watch.exiting(pid));
+    }
+
     fn trouble(&self, sentence: &str) {
         self.iter().for_each(|watch| watch.trouble(sentence));
     }
+}
+
+/// The bytes at a client's address, as far as `pieces` has them; of several, the last.
+pub(crate) fn bytes_at(pieces: &[Piece], addr: u64, len: usize) -> Vec<u8> {
+    let from = |piece: &Piece| {
+        let start = usize::try_from(addr.checked_sub(piece.addr)?).ok()?;
+        let rest = piece.bytes.get(start..).filter(|rest| !rest.is_empty())?;
+        Some(rest.get(..len).unwrap_or(rest).to_vec())
+    };
+    let found = pieces.iter().rev().filter_map(from);
+    found.max_by_key(Vec::len).unwrap_or_default()
 }

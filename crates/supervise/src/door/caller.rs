@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iommu::{Backing, Fault, MmId, PinError, PinFault, PinId, Pinned, Pinner};
+use iommu::{Backing, Fault, MmId, PinError, PinFault, PinId, Pinned, Pinner, Prot};
 use uapi::Errno;
 use vfio::{BadAddress, BadEvent, Caller, DeviceId, EventId, FdObject, Platform};
 
@@ -192,6 +192,10 @@ impl Platform for Client<'_> {
         if let Some(at) = self.held.iter().rposition(|(held, _)| *held == pin) {
             self.held.swap_remove(at).1.release();
         }
+    }
+
+    fn moved(&mut self, device: DeviceId, iova: u64, access: Prot, bytes: usize) {
+        self.door.watch.moved(device, iova, access, bytes);
     }
 
     fn fault(&mut self, device: DeviceId, fault: &Fault) {

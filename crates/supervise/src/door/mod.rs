@@ -11,6 +11,7 @@
 //! begins again with the device in hand ([`devices`]). No lock but a device's is held while a
 //! client's memory is touched.
 
+mod at_work;
 mod caller;
 mod containers;
 mod devices;
@@ -32,13 +33,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use iommu::{Backing, Dialect, Fault, Observer};
+use iommu::{Backing, Dialect, Fault};
 use parking_lot::Mutex;
 use vfio::device::Upstream;
 use vfio::{BadAddress, DeviceId, EventId, System};
 
 pub use self::slot::MmioMode;
 
+use self::at_work::{AtWork, Changes};
 use self::caller::Client;
 use self::containers::Containers;
 use self::events::Events;
@@ -71,7 +73,8 @@ pub(crate) struct Door {
     closing: Mutex<()>,
     watch: Arc<dyn Watch>,
     /// Requests so far.
-    numbers: Arc<AtomicU64>,
+    numbers: AtomicU64,
+    at_work: Arc<AtWork>,
     /// `RLIMIT_MEMLOCK` for all; `None`: each process' own.
     memlock: Option<u64>,
     stop: AtomicBool,
@@ -86,18 +89,6 @@ pub(crate) struct Parts {
     pub(crate) slots: Vec<Slot>,
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) memlock: Option<u64>,
-}
-
-/// Passes changes of address spaces on, with the request's number.
-struct Changes {
-    watch: Arc<dyn Watch>,
-    numbers: Arc<AtomicU64>,
-}
-
-impl Observer for Changes {
-    fn event(&mut self, event: &iommu::Event) {
-        self.watch.change(self.numbers.load(Ordering::Relaxed), event);
-    }
 }
 
 /// Whether the kernel is of that release or a later one.
@@ -128,8 +119,8 @@ impl Door {
         for slot in &slots {
             files.track(slot.file(), Kind::Device(slot.id))?;
         }
-        let numbers = Arc::new(AtomicU64::new(0));
-        let changes = Changes { watch: Arc::clone(&watch), numbers: Arc::clone(&numbers) };
+        let at_work = Arc::new(AtWork::default());
+        let changes = Changes { watch: Arc::clone(&watch), at_work: Arc::clone(&at_work) };
         system.shared_mut().observer = Box::new(changes);
         Ok(Self {
             listener,
@@ -147,7 +138,8 @@ impl Door {
             opening: Mutex::new(()),
             closing: Mutex::new(()),
             watch,
-            numbers,
+            numbers: AtomicU64::new(0),
+            at_work,
             memlock,
             stop: AtomicBool::new(false),
         })

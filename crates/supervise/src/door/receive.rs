@@ -79,7 +79,16 @@ impl Door {
             return respond(Response::Continue);
         };
         let waits = || notify::is_waiting(self.listener.as_fd(), notification.id);
-        let Ok(process) = self.processes.of(notification.tid, waits) else {
+        let process = self.processes.of(notification.tid, waits);
+        if call == Call::Exit {
+            // Told first, so that it is known what the process closed of itself.
+            self.close_closed(false);
+            if let Ok(process) = process {
+                self.watch.exiting(process.tgid());
+            }
+            return respond(Response::Continue);
+        }
+        let Ok(process) = process else {
             if !waits() {
                 return;
             }
@@ -87,6 +96,7 @@ impl Door {
             return respond(Response::Error(libc::EPERM));
         };
         let response = match call {
+            Call::Exit => Some(Response::Continue),
             Call::Ioctl { fd, cmd, arg } => self.ioctl(&process, notification, fd, cmd, arg),
             Call::Buffer { fd, write, address, size, offset } => {
                 let buffers = Buffers::One { addr: address, len: size };

@@ -143,14 +143,18 @@ impl Door {
         arg: u64,
     ) -> Answer {
         let mut system = self.system.lock();
-        client.number = self.next_number();
+        let number = self.next_number();
+        client.number = number;
+        let before = self.at_work.begin(&system, object, number);
         let mut containers = &self.containers;
         let mut ctx = Ctx { caller: client, containers: &mut containers, devices };
-        match object {
+        let answer = match object {
             Object::Container(id) => system.container_ioctl(id, &mut ctx, request, arg),
             Object::Group(id) => system.group_ioctl(id, &mut ctx, request, arg),
             Object::Device(id) => system.device_ioctl(id, &mut ctx, request, arg),
-        }
+        };
+        before.tell(&system, number, &*self.watch);
+        answer
     }
 
     /// After a request: its devices may have something to do, and watch other eventfds.
@@ -245,11 +249,13 @@ impl Door {
                 Ctx { caller: &mut client, containers: &mut containers, devices: &mut devices };
             let mut system = self.system.lock();
             let number = self.next_number();
+            let before = self.at_work.begin(&system, object, number);
             match object {
                 Object::Container(id) => self.containers.close(id),
                 Object::Group(id) => system.close_group(id, &mut ctx),
                 Object::Device(id) => system.close_device(id, &mut ctx),
             }
+            before.tell(&system, number, &*self.watch);
             drop(system);
             match devices.wait_for_busy() {
                 Ok(false) => break number,

@@ -18,11 +18,13 @@ pub struct Filter {
     pub mmap: bool,
     /// `io_uring_setup` answers `ENOSYS`.
     pub refuse_io_uring: bool,
+    /// `exit_group` comes to the supervisor too, which lets it go on.
+    pub exits: bool,
 }
 
 impl Default for Filter {
     fn default() -> Filter {
-        Filter { mmap: true, refuse_io_uring: false }
+        Filter { mmap: true, refuse_io_uring: false, exits: false }
     }
 }
 
@@ -88,6 +90,8 @@ pub enum Call {
         /// Where in the file.
         offset: u64,
     },
+    /// `exit_group`.
+    Exit,
 }
 
 /// Reads a notification; `None` for a call that is none of ours and should go on.
@@ -118,29 +122,42 @@ pub fn classify(arch: u32, nr: i32, args: [u64; 6]) -> Option<Call> {
             fd: e as i32,
             offset: if compat { (f & 0xffff_ffff) << 12 } else { f },
         },
+        Kind::Exit => Call::Exit,
     };
     Some(call)
 }
 
 /// Numbers of the calls: ioctl, then pread64, pwrite64, preadv, pwritev, preadv2, pwritev2, then
-/// mmap, then io_uring_setup.
+/// mmap, then io_uring_setup, then exit_group.
 struct Numbers {
     ioctl: u32,
     at: [u32; 6],
     mmap: u32,
     io_uring_setup: u32,
+    exit_group: u32,
 }
 
-const X86_64: Numbers =
-    Numbers { ioctl: 16, at: [17, 18, 295, 296, 327, 328], mmap: 9, io_uring_setup: 425 };
-const I386: Numbers =
-    Numbers { ioctl: 54, at: [180, 181, 333, 334, 378, 379], mmap: 192, io_uring_setup: 425 };
+const X86_64: Numbers = Numbers {
+    ioctl: 16,
+    at: [17, 18, 295, 296, 327, 328],
+    mmap: 9,
+    io_uring_setup: 425,
+    exit_group: 231,
+};
+const I386: Numbers = Numbers {
+    ioctl: 54,
+    at: [180, 181, 333, 334, 378, 379],
+    mmap: 192,
+    io_uring_setup: 425,
+    exit_group: 252,
+};
 
 enum Kind {
     Ioctl,
     Buffer { write: bool },
     Vector { write: bool, flags: bool },
     Mmap,
+    Exit,
 }
 
 impl Kind {
@@ -150,6 +167,9 @@ impl Kind {
         }
         if nr == numbers.mmap {
             return Some(Kind::Mmap);
+        }
+        if nr == numbers.exit_group {
+            return Some(Kind::Exit);
         }
         let index = numbers.at.iter().position(|&n| n == nr)?;
         let write = index % 2 == 1;
@@ -249,6 +269,9 @@ fn branch(numbers: &Numbers, filter: Filter, compat: bool) -> Vec<Instruction> {
     }
     if filter.refuse_io_uring {
         cases.push((vec![numbers.io_uring_setup], refuse));
+    }
+    if filter.exits {
+        cases.push((vec![numbers.exit_group], vec![op(RETURN, NOTIFY)]));
     }
     for (numbers, block) in cases {
         // A match jumps over the remaining comparisons and the jump that skips the block.
@@ -365,6 +388,11 @@ mod tests {
         let strict = Filter { refuse_io_uring: true, ..Filter::default() };
         assert_eq!(ask(strict, ARCH_X86_64, 425, [0; 6]), ENOSYS);
         assert_eq!(ask(strict, ARCH_I386, 425, [0; 6]), ENOSYS);
+        let exits = Filter { exits: true, ..Filter::default() };
+        assert_eq!(ask(exits, ARCH_X86_64, 231, [0; 6]), NOTIFY);
+        assert_eq!(ask(exits, ARCH_I386, 252, [0; 6]), NOTIFY);
+        assert_eq!(ask(exits, ARCH_X86_64, 60, [0; 6]), ALLOW);
+        assert_eq!(classify(ARCH_I386, 252, [0; 6]), Some(Call::Exit));
     }
 
     #[test]
