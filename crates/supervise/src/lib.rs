@@ -9,6 +9,7 @@ mod door;
 pub mod kinds;
 mod maps;
 pub mod mmio;
+pub mod report;
 pub mod sandbox;
 pub mod session;
 #[allow(unsafe_code, reason = "system calls that no safe wrapper has")]

@@ -8,7 +8,7 @@ use devices::ioat::{Ioat, IoatConfig};
 use devices::nvme::{Backend, BlockSize, MemoryBackend, Nvme, NvmeConfig};
 
 pub use self::file::FileBackend;
-pub use self::spec::{BadSpec, DeviceSpec};
+pub use self::spec::{BadSpec, DeviceSpec, size};
 
 use crate::session::{EmulatedDevice, MmioMode};
 

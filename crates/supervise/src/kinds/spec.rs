@@ -149,20 +149,25 @@ impl Keys {
     /// Bytes, with K, M, G or T behind for powers of 1024.
     pub(super) fn size(&mut self, key: &str) -> Result<Option<u64>, BadSpec> {
         let Some(text) = self.text(key)? else { return Ok(None) };
-        let bad = || self.bad(key, "bytes such as 4096, 64M or 1G");
-        let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (digits, unit) = text.split_at(at);
-        let shift = match unit.to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
-            "" => 0,
-            "K" => 10,
-            "M" => 20,
-            "G" => 30,
-            "T" => 40,
-            _ => return Err(bad()),
-        };
-        let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
-        bytes.filter(|n| *n != 0 && i64::try_from(*n).is_ok()).map(Some).ok_or_else(bad)
+        size(&text).map(Some).ok_or_else(|| self.bad(key, "bytes such as 4096, 64M or 1G"))
     }
+}
+
+/// Bytes as text: `4096`, `64K`, `1G`; powers of 1024. Not 0.
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(at);
+    let shift = match unit.to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    Some(bytes).filter(|n| *n != 0 && i64::try_from(*n).is_ok())
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ mod place;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::process::ExitStatus;
 use std::sync::Arc;
 
 use iommu::Dialect;
@@ -20,7 +19,8 @@ pub use crate::door::MmioMode;
 use self::bars::TrappedBars;
 use crate::door::{self, Door, Parts};
 use crate::mmio::Tracer;
-use crate::sandbox::{Launch, LaunchError, Launched};
+use crate::report::{Report, Reporter};
+use crate::sandbox::{Filter, Launch, LaunchError, Launched};
 use crate::watch::Watch;
 
 /// The host where none is named.
@@ -133,15 +133,6 @@ impl Default for Session {
     }
 }
 
-/// What became of a program.
-#[derive(Debug)]
-pub struct Outcome {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// Paths of the host's own devices and groups that ours hid from it.
-    pub shadowed: Vec<std::path::PathBuf>,
-}
-
 /// What a session is made of, before a program runs in it.
 pub struct Placed {
     /// The machine.
@@ -243,6 +234,14 @@ impl Session {
         self
     }
 
+    /// Runs a program to its end, and to the end of all that it started.
+    ///
+    /// # Errors
+    /// [`SessionError`]: nothing is left running then.
+    pub fn run(self, program: &Program<'_>) -> Result<Report, SessionError> {
+        self.place()?.run(program)
+    }
+
     /// Places the devices on the host: what [`run`](Ready::run) needs.
     ///
     /// # Errors
@@ -328,18 +327,22 @@ impl Ready {
     ///
     /// # Errors
     /// [`SessionError`]: nothing is left running then.
-    pub fn run(self, program: &Program<'_>) -> Result<Outcome, SessionError> {
+    pub fn run(self, program: &Program<'_>) -> Result<Report, SessionError> {
         let launch = Launch {
             args: &program.args,
             env: program.env.as_deref(),
             as_root: self.as_root,
             stdio: program.stdio,
+            filter: Filter { exits: true, ..Filter::default() },
             ..Launch::new(&self.tree, &program.command)
         };
         let Launched { listener, dev_vfio, shadowed, mut processes } = launch.start()?;
         let system = |what| move |error| SessionError::System { what, error };
         let traps = self.slots.iter().any(|slot| slot.mode == MmioMode::Trap);
-        let watch: Arc<dyn Watch> = Arc::new(self.watch);
+        let reporter = Arc::new(Reporter::new(&self.placed));
+        let mut watch = self.watch;
+        watch.push(Arc::clone(&reporter) as Arc<dyn Watch>);
+        let watch: Arc<dyn Watch> = Arc::new(watch);
         let door = Door::new(Parts {
             listener,
             dev_vfio,
@@ -388,6 +391,6 @@ impl Ready {
             }
         }
         door.close_all();
-        Ok(Outcome { status: ended?, shadowed })
+        Ok(reporter.report(ended?, shadowed))
     }
 }

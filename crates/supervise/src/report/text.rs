@@ -1,0 +1,126 @@
+//! A report for people.
+
+use std::fmt::{self, Write as _};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use super::{Finding, Report, Severity};
+use crate::session::MmioMode;
+
+/// Bytes, with a unit.
+pub(super) struct Bytes(pub(super) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+        let power = (self.0.max(1).ilog2() / 10).min(4);
+        let unit = UNITS[power as usize];
+        let one = 1_u64 << (10 * power);
+        let (whole, tenths) = (self.0 / one, (self.0 % one) * 10 / one);
+        match tenths {
+            0 => write!(f, "{whole} {unit}"),
+            _ => write!(f, "{whole}.{tenths} {unit}"),
+        }
+    }
+}
+
+impl fmt::Display for MmioMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Poll => "poll",
+            Self::Trap => "trap",
+            Self::None => "none",
+        })
+    }
+}
+
+impl Report {
+    /// The report as lines of text; `colour` with a terminal's escapes.
+    #[must_use]
+    pub fn text(&self, colour: bool) -> String {
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write(&mut out, colour);
+        out
+    }
+
+    fn write(&self, out: &mut String, colour: bool) -> fmt::Result {
+        let [bold, plain] = if colour { ["\x1b[1m", "\x1b[0m"] } else { [""; 2] };
+        writeln!(out, "{bold}softvfio:{plain} {}", Ended(self.status))?;
+        let width = |of: fn(&super::DeviceReport) -> usize| {
+            self.devices.iter().map(of).max().unwrap_or_default()
+        };
+        let kind = width(|d| d.kind.len());
+        for device in &self.devices {
+            writeln!(
+                out,
+                "  {} {:kind$}  group {}, mmio={}: read {} of memory, wrote {}",
+                device.name,
+                device.kind,
+                device.group,
+                device.mmio,
+                Bytes(device.read),
+                Bytes(device.written),
+            )?;
+        }
+        writeln!(out, "  requests   {}, {} refused", self.requests, self.refused)?;
+        let peak = &self.peak;
+        writeln!(
+            out,
+            "  mappings   at most {} of {}, {}",
+            peak.mappings,
+            peak.entry_limit,
+            Bytes(peak.mapped)
+        )?;
+        write!(out, "  locked     at most {}", Bytes(peak.locked))?;
+        match peak.memlock {
+            Some(limit) if peak.locked > limit => {
+                writeln!(out, ": more than this machine's RLIMIT_MEMLOCK of {}", Bytes(limit))?;
+            }
+            _ => writeln!(out)?,
+        }
+        writeln!(out, "  interrupts {}", self.interrupts)?;
+        if self.findings.is_empty() {
+            return writeln!(out, "  findings   none");
+        }
+        for finding in &self.findings {
+            write_finding(out, finding, colour)?;
+        }
+        match self.more_findings {
+            0 => Ok(()),
+            more => writeln!(out, "  and {more} more"),
+        }
+    }
+}
+
+fn write_finding(out: &mut String, finding: &Finding, colour: bool) -> fmt::Result {
+    let severity = finding.severity();
+    let [start, end] = match severity {
+        _ if !colour => [""; 2],
+        Severity::Error => ["\x1b[1;31m", "\x1b[0m"],
+        Severity::Warning => ["\x1b[1;33m", "\x1b[0m"],
+        Severity::Note => ["\x1b[1;36m", "\x1b[0m"],
+    };
+    writeln!(
+        out,
+        "  {start}{severity:<10}{end} {finding} [{}, request {}]",
+        finding.problem.name(),
+        finding.request
+    )?;
+    match finding.legal() {
+        legal if legal.is_empty() => Ok(()),
+        legal => writeln!(out, "    legal:   {legal}"),
+    }
+}
+
+struct Ended(ExitStatus);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.code(), self.0.signal()) {
+            (Some(code), _) => write!(f, "the program ended with exit code {code}"),
+            (None, Some(signal)) => write!(f, "the program was ended by signal {signal}"),
+            _ => f.write_str("the program ended"),
+        }
+    }
+}
