@@ -3,6 +3,7 @@
 mod doctor;
 mod replay;
 mod run;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -27,7 +28,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        // A program may exit with any code; ours is one that few do.
+        if error.use_stderr() && std::env::args().nth(1).as_deref() == Some("run") {
+            eprint!("softvfio: {}", error.render());
+            std::process::exit(run::FAILED.into());
+        }
+        error.exit()
+    });
+    match cli.command {
         Command::Replay(replay) => replay.run(),
         Command::Run(run) => run.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -1,18 +1,40 @@
 //! `softvfio run`: a program on a software IOMMU.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 
 use clap::Args;
-use supervise::kinds::DeviceSpec;
+use iommu::Dialect;
+use supervise::kinds::{self, COMMON_KEYS, DeviceSpec, KINDS};
+use supervise::report::Report;
+use supervise::sandbox::Interrupts;
 use supervise::session::{Program, Session};
+use trace::hosts;
+use vfio::Abi;
+
+use crate::topology::Topology;
 
 /// The exit code when softvfio itself fails.
-const FAILED: u8 = 125;
+pub(crate) const FAILED: u8 = 125;
+/// The exit code of `--strict` when the program has bugs.
+const BUGS: u8 = 99;
+
+const EXAMPLES: &str = "\
+Examples:
+  softvfio run --device nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
+  softvfio run --device edu --device edu,group=7 --host arm64-user -- ./my-driver
+  softvfio run --strict --report report.json --topology rig.toml -- cargo test
+
+Exit status: the program's; 128 and its number after a signal; 125 when softvfio fails; with
+--strict 99 when the report has an error or a warning.";
 
 /// Run a program on a software IOMMU with emulated devices.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Run {
     /// A device: KIND[,key=value...]; `help` lists kinds and keys
     #[arg(long = "device", short = 'd', value_name = "KIND[,KEY=VALUE]")]
@@ -22,15 +44,63 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME|FILE")]
     host: Option<String>,
 
+    /// A file with a host and devices: host = "NAME", then [[device]] tables with kind = "KIND" and
+    /// the keys of --device
+    #[arg(long, value_name = "FILE.toml")]
+    topology: Option<PathBuf>,
+
+    /// Answer as this kernel [default: 7.3]
+    #[arg(long, value_name = "NAME", value_parser = ["6.1", "6.12", "7.3"])]
+    dialect: Option<String>,
+
+    /// Speak these numbers, whatever the host's default
+    #[arg(long, value_name = "NAME", value_parser = ["kernel", "reviewed", "msi-v6"])]
+    abi: Option<String>,
+
+    /// RLIMIT_MEMLOCK of the program: unlimited, own (each process' own), or bytes such as 64M
+    #[arg(long, value_name = "LIMIT", default_value = "unlimited")]
+    memlock: String,
+
+    /// The program sees itself as user 0
+    #[arg(long)]
+    as_root: bool,
+
+    /// The program does not see this machine's own PCI devices
+    #[arg(long)]
+    only_emulated: bool,
+
+    /// No report on standard error
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Write the report as JSON to a file (docs/report.md)
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// Exit with 99 when the report has an error or a warning
+    #[arg(long)]
+    strict: bool,
+
+    /// Exit with this code then; implies --strict
+    #[arg(long, value_name = "N")]
+    error_exitcode: Option<u8>,
+
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
 }
 
 impl Run {
     pub(crate) fn run(&self) -> ExitCode {
+        let asked = |text: &String| text == "help";
+        if self.host.as_ref().is_some_and(asked) {
+            return print(&host_help());
+        }
+        if self.devices.iter().any(asked) {
+            return print(&device_help());
+        }
         match self.session() {
-            Ok(status) => exit_code(status),
+            Ok(report) => ExitCode::from(self.exit_code(&report)),
             Err(why) => {
                 eprintln!("softvfio: {why}");
                 ExitCode::from(FAILED)
@@ -38,24 +108,103 @@ impl Run {
         }
     }
 
-    fn session(&self) -> Result<ExitStatus, String> {
-        let mut session = Session::new();
-        if let Some(host) = &self.host {
+    fn session(&self) -> Result<Report, String> {
+        let missing = "a program is missing: softvfio run [OPTIONS] -- PROGRAM [ARGUMENTS]";
+        let (command, args) = self.program.split_first().ok_or(missing)?;
+        let ready = self.machine()?.place().map_err(|error| error.to_string())?;
+        let cannot = |path: &PathBuf| {
+            let path = path.display().to_string();
+            move |error: io::Error| format!("{path}: {error}")
+        };
+        let mut json = None;
+        if let Some(path) = &self.report {
+            json = Some((File::create(path).map_err(cannot(path))?, path));
+        }
+        let interrupts = Interrupts::ignore();
+        let report = ready.run(&Program::new(command).args(args));
+        drop(interrupts);
+        let report = report.map_err(|error| error.to_string())?;
+        if !self.quiet {
+            let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let mut stderr = io::stderr().lock();
+            let colour = stderr.is_terminal() && !colourless;
+            // Whom standard error does not reach reads the exit code.
+            let _ = stderr.write_all(report.text(colour).as_bytes());
+        }
+        if let Some((mut file, path)) = json {
+            let text = format!("{:#}\n", report.json());
+            file.write_all(text.as_bytes()).map_err(cannot(path))?;
+        }
+        Ok(report)
+    }
+
+    /// The machine that the options describe.
+    fn machine(&self) -> Result<Session, String> {
+        let mut session = Session::new().as_root(self.as_root).only_emulated(self.only_emulated);
+        let topology = self.topology.as_deref().map(Topology::read).transpose()?;
+        let (host, devices) = topology.map_or((None, Vec::new()), |t| (t.host, t.devices));
+        if let Some(host) = self.host.as_ref().or(host.as_ref()) {
             session = session.host(host);
+        }
+        if let Some(dialect) = self.dialect.as_deref().and_then(Dialect::named) {
+            session = session.dialect(Some(dialect));
+        }
+        if let Some(abi) = self.abi.as_deref().and_then(Abi::named) {
+            session = session.abi(abi);
+        }
+        session = match self.memlock.as_str() {
+            "unlimited" => session,
+            "own" => session.memlock(None),
+            text => {
+                let bytes = kinds::size(text)
+                    .ok_or("--memlock: expected unlimited, own, or bytes such as 64M")?;
+                session.memlock(Some(bytes))
+            }
+        };
+        for device in devices {
+            session = session.device(device);
         }
         for text in &self.devices {
             let spec: DeviceSpec = text.parse().map_err(|bad| format!("--device: {bad}"))?;
             session = session.device(spec.make().map_err(|bad| format!("--device: {bad}"))?);
         }
-        let (command, args) = self.program.split_first().ok_or("no program")?;
-        let ready = session.place().map_err(|error| error.to_string())?;
-        let outcome = ready.run(&Program::new(command).args(args));
-        Ok(outcome.map_err(|error| error.to_string())?.status)
+        Ok(session)
+    }
+
+    fn exit_code(&self, report: &Report) -> u8 {
+        let strict = self.strict || self.error_exitcode.is_some();
+        match strict && report.has_bugs() {
+            true => self.error_exitcode.unwrap_or(BUGS),
+            false => exit_code(report.status),
+        }
     }
 }
 
 /// The program's own, or 128 and its signal.
-fn exit_code(status: ExitStatus) -> ExitCode {
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    ExitCode::from(u8::try_from(code.unwrap_or(255)).unwrap_or(255))
+    u8::try_from(code.unwrap_or(255)).unwrap_or(255)
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn host_help() -> String {
+    hosts::list().map(|(name, about)| format!("{name:20} {about}\n")).collect()
+}
+
+fn device_help() -> String {
+    let key = |(key, about): &(&str, &str)| format!("    {key:20} {about}\n");
+    let mut text = String::new();
+    for kind in KINDS {
+        text += &format!("{}: {}\n", kind.name, kind.about);
+        text.extend(kind.keys.iter().map(key));
+    }
+    text += "every device:\n";
+    text.extend(COMMON_KEYS.iter().map(key));
+    text
 }
