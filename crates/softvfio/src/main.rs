@@ -1,5 +1,6 @@
 //! The command: VFIO of Linux in user space.
 
+mod demo;
 mod doctor;
 mod replay;
 mod run;
@@ -19,6 +20,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show it at work: a VFIO program drives two emulated devices.
+    Demo(demo::Demo),
+    /// The program of the demonstration.
+    #[command(hide = true)]
+    DemoClient(demo::DemoClient),
     /// Carry out recorded VFIO requests and compare the answers with what kernels gave.
     Replay(replay::Replay),
     /// Run a program on a software IOMMU with emulated devices.
@@ -37,6 +43,8 @@ fn main() -> ExitCode {
         error.exit()
     });
     match cli.command {
+        Command::Demo(demo) => demo.run(),
+        Command::DemoClient(client) => client.run(),
         Command::Replay(replay) => replay.run(),
         Command::Run(run) => run.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -5,6 +5,7 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+pub mod client;
 mod door;
 pub mod kinds;
 mod maps;

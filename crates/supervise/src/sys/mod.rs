@@ -9,6 +9,7 @@ pub(crate) mod process;
 pub(crate) mod procmap;
 pub(crate) mod ptrace;
 pub(crate) mod shared;
+pub(crate) mod vfio;
 
 /// The error of the last system call.
 fn last_error() -> std::io::Error {
