@@ -1,0 +1,86 @@
+//! Clients that are killed while they write.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use softvfio_supervise::client::nvme::{MEMORY, MOST, Nvme};
+use softvfio_supervise::client::vfio::Container;
+
+use super::raw::{self, EduRegisters, Vfio};
+use super::{READY, becoming, ready};
+
+/// Writes stamped blocks one after the other, and says which are written.
+pub(super) fn writes() {
+    let stamp = std::env::var("SOFTVFIO_E2E_STAMP").map_or(0, |stamp| stamp.parse().unwrap());
+    let mut container = Container::open().unwrap();
+    let device = container.open_device(raw::NVME).unwrap_or_else(|failure| panic!("{failure}"));
+    let memory = container.map(0x10_0000, MEMORY).unwrap();
+    let mut nvme = Nvme::new(device, memory).unwrap_or_else(|failure| panic!("{failure}"));
+    ready();
+    let most = nvme.identity().blocks / 8;
+    for n in (0..most).cycle() {
+        let block = block(stamp, n);
+        nvme.write(8 * n, &block).unwrap_or_else(|failure| panic!("{failure}"));
+        let line = format!("{n}\n");
+        std::io::stdout().write_all(line.as_bytes()).unwrap();
+    }
+}
+
+fn block(stamp: u64, n: u64) -> Vec<u8> {
+    [stamp, n].map(u64::to_le_bytes).concat().repeat(MOST / 16)
+}
+
+/// Kills writers, each after another time, and looks into the file at once.
+pub(super) fn killer() {
+    let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
+    let disk = std::fs::File::open(std::env::var("SOFTVFIO_E2E_DISK").unwrap()).unwrap();
+    let rounds = number("SOFTVFIO_E2E_ROUNDS");
+    let (mut told, mut state) = (0, 0x9e37_79b9_7f4a_7c15_u64);
+    for stamp in 1..=rounds {
+        let mut command = becoming("writes");
+        command.env("SOFTVFIO_E2E_STAMP", stamp.to_string()).stdout(Stdio::piped());
+        let mut writer = command.spawn().unwrap();
+        let mut stdout = BufReader::new(writer.stdout.take().unwrap());
+        let mut line = String::new();
+        // Every fourth is killed on its way there.
+        while stamp % 4 != 0 && line.trim() != READY {
+            line.clear();
+            assert!(stdout.read_line(&mut line).unwrap() > 0, "round {stamp}: it did not begin");
+        }
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        std::thread::sleep(Duration::from_micros(state >> 32 & 0x3fff));
+        writer.kill().unwrap();
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        // The last line may be a part of one.
+        let whole = rest.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let done = whole.lines().filter_map(|line| line.parse::<u64>().ok());
+        for n in done {
+            let mut found = vec![0; MOST];
+            disk.read_exact_at(&mut found, n * MOST as u64).unwrap();
+            assert!(found == block(stamp, n), "round {stamp}: block {n} is not in the file");
+            told += 1;
+        }
+        writer.wait().unwrap();
+    }
+    println!("{rounds} killed, {told} writes checked");
+    assert!(told > rounds);
+}
+
+/// Dies by its own hand while the device copies.
+pub(super) fn suicide() {
+    let vfio = Vfio::open();
+    let memory = raw::memory(1 << 20, libc::MAP_PRIVATE);
+    assert_eq!(raw::map(vfio.container, memory, 0x10_0000, 1 << 20), 0);
+    let edu = EduRegisters::new(vfio.edu);
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_millis(10));
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) }
+    });
+    loop {
+        edu.fetch(0x10_0000, 4096);
+        edu.store(0x10_1000, 4096);
+    }
+}

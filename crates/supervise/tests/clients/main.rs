@@ -1,0 +1,280 @@
+//! Programs that use VFIO in every way that processes can, each under a supervisor of its own.
+//!
+//! A test starts this binary again as a supervisor (as root, and as uid 65534 when it is root itself),
+//! and that starts it as the client of a session with two devices: edu, 0000:01:00.0 in group 1, and
+//! nvme, 0000:02:00.0 in group 2. A client that finds something wrong panics.
+
+#![allow(unsafe_code, reason = "clients make bare system calls")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "clients: every pointer is their own memory")]
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod fault;
+mod hostile;
+mod killed;
+mod processes;
+mod raw;
+#[path = "../support/mod.rs"]
+mod support;
+mod vmm;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use softvfio_supervise::client;
+use softvfio_supervise::kinds::DeviceSpec;
+use softvfio_supervise::sandbox::LaunchError;
+use softvfio_supervise::session::{Program, Session, SessionError};
+use softvfio_supervise::watch::Watch;
+
+use self::support::{Finished, Place, User, skip, users};
+
+/// What a process of this binary is, when it is no test.
+const ROLE: &str = "SOFTVFIO_E2E_ROLE";
+/// The supervisor's devices, with blanks between, and its client's role.
+const DEVICES: &str = "SOFTVFIO_E2E_DEVICES";
+const CLIENT: &str = "SOFTVFIO_E2E_CLIENT";
+/// What libtest needs to become a process with a role.
+const ARGS: [&str; 4] = ["role", "--exact", "--nocapture", "--test-threads=1"];
+/// The supervisor's exit code where no session can be had.
+const CANNOT: i32 = 77;
+/// The line with which a client says that it is at work.
+const READY: &str = "READY";
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// edu by `pread` and `pwrite`.
+const PLAIN: &str = "edu,mmio=none nvme,size=16M";
+
+/// Everything that is no test.
+#[test]
+fn role() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    if role == "supervise" {
+        std::process::exit(supervise());
+    }
+    match role.as_str() {
+        "client" => well_behaved(),
+        "vmm" => vmm::run(),
+        "writes" => killed::writes(),
+        "killer" => killed::killer(),
+        "suicide" => killed::suicide(),
+        "hostile" => hostile::run(),
+        "hostile child" => hostile::child(),
+        _ => processes::run(&role).or_else(|| fault::run(&role)).expect("a role"),
+    }
+    std::process::exit(0);
+}
+
+fn well_behaved() {
+    let devices = client::Devices { edu: Some(raw::EDU), nvme: Some(raw::NVME) };
+    client::run(devices, &mut std::io::stdout()).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// This binary, as something else.
+fn becoming(role: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(ARGS).env(ROLE, role);
+    command
+}
+
+struct Troubles;
+
+impl Watch for Troubles {
+    fn trouble(&self, sentence: &str) {
+        eprintln!("trouble: {sentence}");
+    }
+}
+
+fn supervise() -> i32 {
+    let [devices, client] = [DEVICES, CLIENT].map(|name| std::env::var(name).unwrap());
+    let mut session = Session::new().watch(Arc::new(Troubles));
+    for device in devices.split(' ') {
+        session = session.device(device.parse::<DeviceSpec>().unwrap().make().unwrap());
+    }
+    let mut program = Program::new("/proc/self/exe").args(ARGS);
+    let env = std::env::vars_os().filter(|(name, _)| name != ROLE);
+    program.env = Some(env.chain([(ROLE.into(), client.into())]).collect());
+    match session.place().unwrap().run(&program) {
+        Ok(outcome) => {
+            println!("supervisor: done");
+            let status = outcome.status;
+            status.code().or(status.signal().map(|signal| 128 + signal)).unwrap()
+        }
+        Err(SessionError::Launch(
+            error @ (LaunchError::UserNamespace { .. }
+            | LaunchError::MountNamespace { .. }
+            | LaunchError::Nested
+            | LaunchError::Filter { .. }),
+        )) => {
+            eprintln!("{error}");
+            CANNOT
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A session's supervisor, to be run.
+fn session(place: &Place, user: User, devices: &str, client: &str) -> Command {
+    let mut command = place.command(user, "/proc/self/exe");
+    command.args(ARGS).env(ROLE, "supervise").env(DEVICES, devices).env(CLIENT, client);
+    command
+}
+
+/// A client's session as each user; what came of it, where sessions can be had.
+fn run(devices: &str, client: &str) -> Vec<Finished> {
+    let place = Place::new(client);
+    let mut all = Vec::new();
+    for user in users() {
+        let finished = place.run(&mut session(&place, *user, devices, client), LIMIT);
+        if finished.status.code() == Some(CANNOT) {
+            skip(&format!("{user:?}: {}", finished.stderr));
+            continue;
+        }
+        let why = finished.stdout.lines().find(|line| line.starts_with("skipped: "));
+        why.into_iter().for_each(|why| println!("{why}"));
+        all.push(finished);
+    }
+    all
+}
+
+/// The client finds nothing wrong.
+fn succeeds(devices: &str, client: &str) {
+    for finished in run(devices, client) {
+        let finished = finished.success();
+        assert!(!finished.stderr.contains("trouble"), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn the_bundled_client() {
+    succeeds("edu nvme,size=16M", "client");
+    succeeds("edu,mmio=trap nvme,size=16M,mmio=trap", "client");
+}
+
+#[test]
+fn the_crate_vfio_ioctls() {
+    succeeds(PLAIN, "vmm");
+}
+
+#[test]
+fn threads() {
+    succeeds(PLAIN, "threads");
+}
+
+#[test]
+fn descriptors_that_are_duplicated_inherited_passed_and_kept_over_exec() {
+    for client in ["dup", "fork", "passed", "exec"] {
+        succeeds(PLAIN, client);
+    }
+}
+
+#[test]
+fn a_child_maps_its_own_memory() {
+    succeeds(PLAIN, "child maps");
+}
+
+#[test]
+fn a_client_that_cannot_be_dumped_and_filters_its_own_calls() {
+    succeeds(PLAIN, "private");
+}
+
+#[test]
+fn alarms_at_10_khz_change_no_answer() {
+    succeeds(PLAIN, "alarm");
+}
+
+#[test]
+fn vectors_of_buffers() {
+    succeeds(PLAIN, "buffers");
+}
+
+#[test]
+fn a_group_is_open_once() {
+    succeeds(PLAIN, "busy");
+}
+
+#[test]
+fn the_last_close_counts_and_counts_at_once() {
+    succeeds(PLAIN, "last close");
+    succeeds(PLAIN, "reopen");
+}
+
+#[test]
+fn the_fault_handler_of_a_client_can_use_vfio_while_dma_waits_for_it() {
+    for devices in [PLAIN, "edu,mmio=trap nvme,size=16M,mmio=trap", "edu nvme,size=16M"] {
+        for client in ["fault of edu", "fault of nvme"] {
+            succeeds(devices, client);
+        }
+    }
+}
+
+#[test]
+fn killed_while_writing_what_was_told_is_in_the_file() {
+    let place = Place::new("killer");
+    for user in users() {
+        let disk = place.blank("disk", 16 << 20);
+        let devices = format!("edu nvme,file={}", disk.display());
+        let mut command = session(&place, *user, &devices, "killer");
+        // 200 in all, whoever we are.
+        let rounds = 200 / users().len();
+        command.env("SOFTVFIO_E2E_DISK", &disk).env("SOFTVFIO_E2E_ROUNDS", rounds.to_string());
+        let finished = place.run(&mut command, LIMIT);
+        if finished.status.code() == Some(CANNOT) {
+            return skip(&finished.stderr);
+        }
+        print!("{}", finished.success().stdout);
+    }
+}
+
+#[test]
+fn killed_in_the_middle_of_dma() {
+    for _ in 0..5 {
+        for finished in run(PLAIN, "suicide") {
+            let (code, errors) = (finished.status.code(), &finished.stderr);
+            assert_eq!(code, Some(128 + libc::SIGKILL), "{errors}");
+            assert!(!errors.contains("panicked") && finished.stdout.contains("supervisor: done"));
+        }
+    }
+}
+
+#[test]
+fn nothing_outlives_a_supervisor_that_is_killed() {
+    let place = Place::new("killed");
+    for user in users() {
+        for round in 0..5 {
+            let disk = place.blank("disk", 16 << 20);
+            let devices = format!("edu nvme,file={}", disk.display());
+            let mut running = place.start(&mut session(&place, *user, &devices, "writes"));
+            let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
+            let mut line = String::new();
+            while stdout.read_line(&mut line).unwrap() > 0 && !line.contains(READY) {}
+            if !line.contains(READY) {
+                let finished = running.finish(LIMIT);
+                assert_eq!(finished.status.code(), Some(CANNOT), "{}", finished.stderr);
+                skip(&finished.stderr);
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(3 * round));
+            running.child.kill().unwrap();
+            running.child.wait().unwrap();
+            place.nothing_left();
+        }
+    }
+}
+
+#[test]
+fn a_hostile_client_harms_itself_only() {
+    for devices in ["edu nvme,size=16M", PLAIN] {
+        for finished in run(devices, "hostile") {
+            finished.success().says("supervisor: done");
+        }
+    }
+}
+
+/// Says that the client is at work.
+fn ready() {
+    println!("\n{READY}");
+    std::io::stdout().flush().unwrap();
+}
