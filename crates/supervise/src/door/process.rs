@@ -67,6 +67,9 @@ impl Process {
     /// # Errors
     /// `EBADF`: there is no such descriptor.
     pub(crate) fn descriptor(&self, fd: i32) -> io::Result<OwnedFd> {
+        if fd < 0 {
+            return Err(rustix::io::Errno::BADF.into());
+        }
         Ok(rustix::process::pidfd_getfd(&self.pidfd, fd, PidfdGetfdFlags::empty())?)
     }
 
