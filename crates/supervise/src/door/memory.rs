@@ -4,6 +4,10 @@
 //! the address space in which it was opened (no `exec` puts another in its place), and it reaches
 //! pages whose protection was taken away since. Memory that the client unmaps is gone for the device,
 //! which a report tells.
+//!
+//! Two things it does not do: a page whose fault the client serves itself (userfaultfd) is an error
+//! for it, and where a process that cannot be dumped has no user 0 that is ours it cannot be opened.
+//! `process_vm_readv` and its like step in.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -27,7 +31,8 @@ const LARGE: usize = 16 << 10;
 pub(crate) struct Mm {
     id: MmId,
     pid: i32,
-    mem: File,
+    /// `None` where it may not be opened.
+    mem: Option<File>,
     maps: Mutex<Space>,
 }
 
@@ -37,7 +42,11 @@ impl Mm {
     /// # Errors
     /// The process is gone, or we may not look into it.
     pub(crate) fn open(id: MmId, pid: i32) -> io::Result<Self> {
-        let mem = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        let mem = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
+        let mem = match mem {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            mem => Some(mem?),
+        };
         Ok(Self { id, pid, mem, maps: Mutex::new(Space::of(pid)?) })
     }
 
@@ -62,22 +71,38 @@ impl Mm {
 
     /// Copies memory as a device does that reads it: protections do not matter.
     pub(crate) fn dma_read(&self, addr: u64, data: &mut [u8]) -> bool {
-        let mut done = 0;
-        if data.len() >= LARGE && self.is_alive() {
-            done = client::read_memory(self.pid, addr, data);
+        let small = data.len() < LARGE;
+        let from_mem = |data: &mut [u8], done: usize| {
+            let (at, rest) = (addr.wrapping_add(done as u64), data.get_mut(done..));
+            let (Some(mem), Some(rest)) = (&self.mem, rest) else { return false };
+            mem.read_exact_at(rest, at).is_ok()
+        };
+        if small && from_mem(data, 0) {
+            return true;
         }
-        let rest = data.get_mut(done..).unwrap_or_default();
-        rest.is_empty() || self.mem.read_exact_at(rest, addr.wrapping_add(done as u64)).is_ok()
+        if !self.is_alive() {
+            return false;
+        }
+        let done = client::read_memory(self.pid, addr, data);
+        done == data.len() || (!small && from_mem(data, done))
     }
 
     /// Copies to memory as a device does that writes it.
     pub(crate) fn dma_write(&self, addr: u64, data: &[u8]) -> bool {
-        let mut done = 0;
-        if data.len() >= LARGE && self.is_alive() {
-            done = client::write_memory(self.pid, addr, data);
+        let small = data.len() < LARGE;
+        let to_mem = |done: usize| {
+            let (at, rest) = (addr.wrapping_add(done as u64), data.get(done..));
+            let (Some(mem), Some(rest)) = (&self.mem, rest) else { return false };
+            mem.write_all_at(rest, at).is_ok()
+        };
+        if small && to_mem(0) {
+            return true;
         }
-        let rest = data.get(done..).unwrap_or_default();
-        rest.is_empty() || self.mem.write_all_at(rest, addr.wrapping_add(done as u64)).is_ok()
+        if !self.is_alive() {
+            return false;
+        }
+        let done = client::write_memory(self.pid, addr, data);
+        done == data.len() || (!small && to_mem(done))
     }
 }
 
