@@ -197,21 +197,30 @@ impl Slot {
 
     /// Brings polled registers up to date.
     pub(crate) fn show(&self, guarded: &mut Guarded) {
-        self.open.store(guarded.device.is_open(), Ordering::Relaxed);
+        let open = guarded.device.is_open();
+        let was_open = self.open.swap(open, Ordering::Relaxed);
         if self.pages.is_empty() {
             return;
         }
         let changes = guarded.device.model().polled_changes();
-        if guarded.shown == Some(changes) {
+        if open == was_open && guarded.shown == Some(changes) {
             return;
         }
         guarded.shown = Some(changes);
+        // Nobody has mapped it yet. What a client left there that the device never took, nobody finds:
+        // not in registers that cannot be written, and no doorbell that would not seem to change.
+        let anew = open && !was_open;
         for page in &self.pages {
             for at in page.polled.words.clone().step_by(4) {
                 let value = guarded.device.peek(page.bar, page.offset + u64::from(at));
                 let Some(copy) = page.copy_at(at) else { continue };
                 let seen = copy.load(Ordering::Relaxed);
                 let word = page.words.words().get(usize::from(at / 4));
+                if anew {
+                    word.into_iter().for_each(|word| word.store(value, Ordering::Release));
+                    copy.store(value, Ordering::Relaxed);
+                    continue;
+                }
                 // A client that wrote meanwhile wins: what it wrote is a change of the next batch.
                 if value != seen
                     && word.is_some_and(|word| {
