@@ -27,6 +27,25 @@ pub(super) fn run() {
     well_behaved();
 }
 
+fn bar(device: i32, len: usize) -> *mut u32 {
+    let (prot, at) = (libc::PROT_READ | libc::PROT_WRITE, raw::region(device, 0).cast_signed());
+    unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, device, at).cast() }
+}
+
+/// Writes to registers that cannot be written, and to doorbells of queues that are not there.
+pub(super) fn scribble() {
+    let vfio = Vfio::open();
+    let registers = bar(vfio.nvme, 0x2000);
+    assert_ne!(registers.cast(), libc::MAP_FAILED);
+    for at in (0..4).chain(0x400..0x410) {
+        unsafe { registers.add(at).write_volatile(1) };
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(unsafe { libc::munmap(registers.cast(), 0x2000) }, 0);
+    vfio.close();
+    well_behaved();
+}
+
 struct Random(u64);
 
 impl Random {
@@ -62,10 +81,6 @@ pub(super) fn child() {
     let len = 64 << 12;
     let memory = raw::memory(len, libc::MAP_SHARED);
     assert_eq!(raw::map(vfio.container, memory, 0x10_0000, len as u64), 0);
-    let bar = |fd, len| unsafe {
-        let (prot, at) = (libc::PROT_READ | libc::PROT_WRITE, raw::region(fd, 0).cast_signed());
-        libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd, at).cast::<u32>()
-    };
     let bars = [(bar(vfio.edu, 4096), 1024), (bar(vfio.nvme, 0x2000), 2048)];
     let fds = [vfio.container, vfio.groups[0], vfio.groups[1], vfio.edu, vfio.nvme];
     let mut argument = [0_u64; 32];

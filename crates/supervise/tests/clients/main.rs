@@ -61,6 +61,7 @@ fn role() {
         "killer" => killed::killer(),
         "suicide" => killed::suicide(),
         "hostile" => hostile::run(),
+        "scribble" => hostile::scribble(),
         "hostile child" => hostile::child(),
         _ => processes::run(&role).or_else(|| fault::run(&role)).expect("a role"),
     }
@@ -265,8 +266,18 @@ fn nothing_outlives_a_supervisor_that_is_killed() {
 }
 
 #[test]
+fn descriptors_that_are_none() {
+    succeeds(PLAIN, "bad descriptors");
+}
+
+#[test]
+fn what_a_client_leaves_in_polled_registers_is_gone_with_it() {
+    succeeds("edu nvme,size=16M", "scribble");
+}
+
+#[test]
 fn a_hostile_client_harms_itself_only() {
-    for devices in ["edu nvme,size=16M", PLAIN] {
+    for devices in ["edu nvme,size=16M", "edu nvme,size=16M,mmio=trap"] {
         for finished in run(devices, "hostile") {
             finished.success().says("supervisor: done");
         }

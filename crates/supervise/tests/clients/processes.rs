@@ -31,6 +31,7 @@ pub(super) fn run(role: &str) -> Option<()> {
         "busy" => busy(),
         "last close" => last_close(),
         "reopen" => reopen(),
+        "bad descriptors" => bad_descriptors(),
         _ => return None,
     }
     Some(())
@@ -416,4 +417,28 @@ fn reopen() {
     for _ in 0..1000 {
         Vfio::open().close();
     }
+}
+
+fn bad_descriptors() {
+    let group = raw::open("/dev/vfio/1");
+    let null = raw::open("/dev/null");
+    for fd in [-1, -100, -101, i32::MIN, 5000, i32::MAX] {
+        let answer = raw::request(group, raw::SET_CONTAINER, (&raw const fd) as u64);
+        assert_eq!(answer, -i64::from(libc::EBADF), "{fd}");
+    }
+    let answer = raw::request(group, raw::SET_CONTAINER, (&raw const null) as u64);
+    assert_eq!(answer, -i64::from(libc::EBADFD));
+    raw::close(group);
+    let vfio = Vfio::open();
+    for fd in [-2, i32::MIN, 5000] {
+        // One vector of MSI with an eventfd.
+        let set = [24_i32, 4 | 32, 1, 0, 1, fd];
+        let answer = raw::request(vfio.edu, raw::SET_IRQS, set.as_ptr() as u64);
+        assert_eq!(answer, -i64::from(libc::EBADF), "{fd}");
+    }
+    let set = [24, 4 | 32, 1, 0, 1, null];
+    let answer = raw::request(vfio.edu, raw::SET_IRQS, set.as_ptr() as u64);
+    assert_eq!(answer, -i64::from(libc::EINVAL));
+    assert!(raw::request(-1, raw::API_VERSION, 0) == -i64::from(libc::EBADF));
+    vfio.close();
 }

@@ -125,7 +125,9 @@ impl Vfio {
     }
 
     pub(crate) fn close(self) {
-        [self.edu, self.nvme, self.groups[0], self.groups[1], self.container].map(close);
+        for fd in [self.edu, self.nvme, self.groups[0], self.groups[1], self.container] {
+            close(fd);
+        }
     }
 }
 
