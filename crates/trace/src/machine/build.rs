@@ -40,6 +40,8 @@ pub(crate) struct DeviceSpec {
     pub(crate) intx: Intx,
     /// Whether its link comes back after a reset of its bus.
     pub(crate) link_comes_back: bool,
+    /// Whether its BARs can be mapped.
+    pub(crate) mappable: bool,
 }
 
 /// A machine as a header describes it.
@@ -55,6 +57,8 @@ pub(crate) struct Machine {
     pub(crate) disable_hugepages: bool,
     /// Which numbers the process speaks.
     pub(crate) abi: Abi,
+    /// Where BAR 0 begins in a device's file.
+    pub(crate) bar0_base: u64,
     /// What the user should know of how the header was taken.
     pub(crate) notes: Vec<String>,
 }
@@ -98,7 +102,8 @@ impl Machine {
         };
         let disable_hugepages = params.flag("disable_hugepages")?.unwrap_or_default();
         let abi = abi.or(header.abi).unwrap_or_else(|| Abi::for_host(&host));
-        Ok(Self { host, devices, layout, disable_hugepages, abi, notes })
+        let bar0_base = header.bar0_base;
+        Ok(Self { host, devices, layout, disable_hugepages, abi, bar0_base, notes })
     }
 }
 
@@ -156,6 +161,7 @@ fn spec(device: &HeaderDevice, facts: &Facts, arch: &Arch) -> DeviceSpec {
         constants: known.map(|k| constants(k, arch)).unwrap_or_default(),
         rom: known.map(|k| k.rom.0.clone()).unwrap_or_default(),
         intx: Intx::default(),
+        mappable: device.mappable,
         link_comes_back: arch.link_comes_back || !express,
     }
 }

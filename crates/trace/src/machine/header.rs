@@ -42,6 +42,8 @@ pub(crate) struct HeaderDevice {
     pub(crate) config: Vec<u8>,
     pub(crate) config_size: usize,
     pub(crate) reset_method: Option<String>,
+    /// Whether its BARs can be mapped.
+    pub(crate) mappable: bool,
 }
 
 /// What a header says of the machine.
@@ -54,6 +56,8 @@ pub(crate) struct Header {
     pub(crate) page_size: u64,
     pub(crate) params: Map<String, Value>,
     pub(crate) host: Map<String, Value>,
+    /// Where BAR 0 begins in a device's file.
+    pub(crate) bar0_base: u64,
     pub(crate) devices: Vec<HeaderDevice>,
 }
 
@@ -86,6 +90,7 @@ impl Header {
             kernel: at.text("kernel")?,
             machine: at.text("machine")?,
             page_size,
+            bar0_base: at.number("bar0_base")?.unwrap_or(0),
             params: at.object("module_params")?.cloned().unwrap_or_default(),
             host: at.object("host")?.cloned().unwrap_or_default(),
             devices: devices
@@ -135,6 +140,7 @@ impl HeaderDevice {
             controller: at.text("controller")?,
             doorbell: at.number("doorbell")?,
             reset_method: at.text("reset_method")?,
+            mappable: at.flag("mappable")?.unwrap_or(true),
             bdf,
             group,
             config,

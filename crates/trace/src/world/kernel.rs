@@ -203,7 +203,10 @@ impl World {
 
     /// An access to the BAR that a position of a device's file lies in.
     fn mmio(&mut self, id: DeviceId, position: u64, access: Mmio<'_>) -> Result<(), DeviceRefusal> {
-        let bar = u8::try_from(position >> REGION_SHIFT).unwrap_or(u8::MAX);
+        let bar = match position >> REGION_SHIFT {
+            region if region == self.bar0_base >> REGION_SHIFT => 0,
+            region => u8::try_from(region).unwrap_or(u8::MAX),
+        };
         let offset = position & ((1 << REGION_SHIFT) - 1);
         self.on_device(id, |device, up| device.mmio(up, bar, offset, access))
     }

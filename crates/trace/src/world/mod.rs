@@ -57,6 +57,8 @@ pub(crate) struct World {
     /// Names of memories and where they start.
     memories: Vec<(String, u64)>,
     disable_hugepages: bool,
+    /// Where BAR 0 begins in a device's file.
+    bar0_base: u64,
     /// Devices whose memory was mapped: pins need to know whether they decode it.
     regions: BTreeSet<DeviceId>,
 }
@@ -79,8 +81,16 @@ impl World {
             bdf: d.bdf.clone(),
             group: d.group,
         };
+        let mut table = DeviceTable::new(&system, models);
+        for (id, device) in (0..).map(DeviceId).zip(&machine.devices) {
+            if let Some(state) = table.get_mut(id) {
+                state.set_bar0_base(machine.bar0_base);
+                state.set_mappable(device.mappable);
+            }
+        }
         Self {
-            table: DeviceTable::new(&system, models),
+            table,
+            bar0_base: machine.bar0_base,
             process: Process::new(machine.layout.clone(), &machine.host.dialect),
             devices: machine.devices.iter().map(named).collect(),
             containers: ContainerTable::default(),
