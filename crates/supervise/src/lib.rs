@@ -10,9 +10,11 @@ mod door;
 pub mod kinds;
 mod maps;
 pub mod mmio;
+pub mod record;
 pub mod report;
 pub mod sandbox;
 pub mod session;
+pub mod show;
 #[allow(unsafe_code, reason = "system calls that no safe wrapper has")]
 mod sys;
 pub mod watch;

@@ -50,7 +50,7 @@ use self::process::Processes;
 use crate::sys::procmap::Mapping;
 use crate::watch::Watch;
 
-pub(crate) use self::slot::{Slot, can_poll};
+pub(crate) use self::slot::{BAR0_BASE, Slot, can_poll};
 
 /// What a session's threads share.
 pub(crate) struct Door {

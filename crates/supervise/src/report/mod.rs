@@ -83,6 +83,12 @@ pub struct Peak {
     pub memlock: Option<u64>,
 }
 
+/// `RLIMIT_MEMLOCK` of this process in bytes; `None`: no limit.
+#[must_use]
+pub fn own_memlock() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Memlock).current
+}
+
 impl Peak {
     /// Whether this machine's limit on locked memory would have refused a mapping.
     #[must_use]

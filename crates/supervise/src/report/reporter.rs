@@ -87,7 +87,7 @@ impl Reporter {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
         };
-        let memlock = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+        let memlock = super::own_memlock();
         let entry_limit = placed.profile.host.limits.dma_entry_limit;
         let peak = Peak { entry_limit, memlock, ..Peak::default() };
         Self {

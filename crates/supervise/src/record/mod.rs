@@ -1,0 +1,133 @@
+//! Records a session as a trace (docs/trace-format.md), so that it can be replayed without its
+//! program.
+//!
+//! What a replay cannot know is not asked of it: registers of live devices, dirty pages. What has no
+//! form in the format is a note, and counted. The program's addresses stand for themselves only
+//! where nothing is looked up there; else they are places in memories that the replay makes.
+//!
+//! Requests are told in another order than they took effect when several threads ask: they are held
+//! back for a while and written by number.
+
+mod args;
+mod lines;
+mod memory;
+mod slots;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use vfio::{ContainerId, GroupId};
+
+use self::lines::Lines;
+use crate::session::{MmioMode, Placed};
+use crate::watch::{Request, Watch};
+
+/// Requests that are held back.
+const HELD: usize = 4096;
+
+/// What was recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Requests.
+    pub requests: u64,
+    /// Those of them that have no form in a trace: a note stands there.
+    pub notes: u64,
+}
+
+/// Records a session.
+pub struct Recorder(Mutex<State>);
+
+struct State {
+    out: Box<dyn Write + Send>,
+    lines: Lines,
+    held: BTreeMap<u64, Request>,
+    joined: BTreeMap<u64, (GroupId, Option<ContainerId>)>,
+    recorded: Recorded,
+    failed: Option<io::Error>,
+}
+
+impl Recorder {
+    /// Begins a record of a session: writes the header.
+    ///
+    /// `memlock` is the session's limit on locked memory; `None`: there is none.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn start(
+        mut out: Box<dyn Write + Send>,
+        placed: &Placed,
+        memlock: Option<u64>,
+    ) -> io::Result<Self> {
+        let mut header = placed.profile.header.clone();
+        header.insert("bar0_base".into(), json!(format!("{:#x}", crate::door::BAR0_BASE)));
+        if let Some(Value::Object(devices)) = header.get_mut("devices") {
+            for (device, placed) in devices.values_mut().zip(&placed.devices) {
+                if let (Value::Object(device), MmioMode::None) = (device, placed.mmio) {
+                    device.insert("mappable".into(), json!(false));
+                }
+            }
+        }
+        writeln!(out, "{}", Value::Object(header))?;
+        // The process of a replay is root, whom no limit binds.
+        if let Some(bytes) = memlock {
+            writeln!(out, "{}", json!({"op": "rlimit_memlock", "value": format!("{bytes:#x}")}))?;
+            writeln!(out, "{}", json!({"op": "setuid"}))?;
+        }
+        let lines = Lines::new(placed);
+        Ok(Self(Mutex::new(State {
+            out,
+            lines,
+            held: BTreeMap::new(),
+            joined: BTreeMap::new(),
+            recorded: Recorded::default(),
+            failed: None,
+        })))
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// The first of the writer, now or before.
+    pub fn finish(&self) -> io::Result<Recorded> {
+        let state = &mut *self.0.lock();
+        while state.write_first() {}
+        if let Some(error) = state.failed.take() {
+            return Err(error);
+        }
+        state.out.flush()?;
+        Ok(state.recorded)
+    }
+}
+
+impl State {
+    /// Writes the earliest request of those that are held.
+    fn write_first(&mut self) -> bool {
+        let Some((number, request)) = self.held.pop_first() else { return false };
+        let joined = self.joined.remove(&number);
+        let lines = self.lines.of(&request, joined);
+        self.recorded.requests += 1;
+        for line in lines {
+            self.recorded.notes += u64::from(line.get("op").is_none());
+            if self.failed.is_none() {
+                self.failed = writeln!(self.out, "{line}").err();
+            }
+        }
+        true
+    }
+}
+
+impl Watch for Recorder {
+    fn request(&self, request: &Request) {
+        let state = &mut *self.0.lock();
+        state.held.insert(request.number, request.clone());
+        if state.held.len() > HELD {
+            state.write_first();
+        }
+    }
+
+    fn joined(&self, number: u64, group: GroupId, container: Option<ContainerId>) {
+        self.0.lock().joined.insert(number, (group, container));
+    }
+}
