@@ -37,7 +37,8 @@ fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         // A program may exit with any code; ours is one that few do.
         if error.use_stderr() && std::env::args().nth(1).as_deref() == Some("run") {
-            eprint!("softvfio: {}", error.render());
+            let text = error.render().to_string();
+            eprintln!("softvfio: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
             std::process::exit(run::FAILED.into());
         }
         error.exit()

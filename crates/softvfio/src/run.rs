@@ -2,17 +2,20 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
 
 use clap::Args;
 use iommu::Dialect;
 use supervise::kinds::{self, COMMON_KEYS, DeviceSpec, KINDS};
-use supervise::report::Report;
+use supervise::record::{Recorded, Recorder};
+use supervise::report::{Report, own_memlock};
 use supervise::sandbox::Interrupts;
 use supervise::session::{Program, Session};
+use supervise::show::Show;
 use trace::hosts;
 use vfio::Abi;
 
@@ -85,8 +88,16 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N")]
     error_exitcode: Option<u8>,
 
+    /// Record every request as a trace, which `softvfio replay` replays (docs/trace-format.md)
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
+    /// Print requests as they happen on standard error
+    #[arg(short, long)]
+    verbose: bool,
+
     /// The program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(trailing_var_arg = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
 }
 
@@ -111,7 +122,7 @@ impl Run {
     fn session(&self) -> Result<Report, String> {
         let missing = "a program is missing: softvfio run [OPTIONS] -- PROGRAM [ARGUMENTS]";
         let (command, args) = self.program.split_first().ok_or(missing)?;
-        let ready = self.machine()?.place().map_err(|error| error.to_string())?;
+        let mut ready = self.machine()?.place().map_err(|error| error.to_string())?;
         let cannot = |path: &PathBuf| {
             let path = path.display().to_string();
             move |error: io::Error| format!("{path}: {error}")
@@ -120,10 +131,30 @@ impl Run {
         if let Some(path) = &self.report {
             json = Some((File::create(path).map_err(cannot(path))?, path));
         }
+        let mut recorder = None;
+        if let Some(path) = &self.trace {
+            let out = BufWriter::new(File::create(path).map_err(cannot(path))?);
+            let limit = self.recorded_memlock()?;
+            let started = Recorder::start(Box::new(out), ready.placed(), limit);
+            let started = Arc::new(started.map_err(cannot(path))?);
+            ready = ready.watch(Arc::clone(&started) as _);
+            recorder = Some((started, path));
+        }
+        if self.verbose {
+            let show = Show::new(Box::new(io::stderr()), ready.placed());
+            ready = ready.watch(Arc::new(show));
+        }
         let interrupts = Interrupts::ignore();
         let report = ready.run(&Program::new(command).args(args));
         drop(interrupts);
         let report = report.map_err(|error| error.to_string())?;
+        if let Some((recorder, path)) = recorder {
+            let recorded = recorder.finish().map_err(cannot(path))?;
+            if recorded.notes != 0 && !self.quiet {
+                let (path, Recorded { notes, requests }) = (path.display(), recorded);
+                eprintln!("softvfio: {path}: {notes} of {requests} requests are only notes there");
+            }
+        }
         if !self.quiet {
             let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let mut stderr = io::stderr().lock();
@@ -152,15 +183,7 @@ impl Run {
         if let Some(abi) = self.abi.as_deref().and_then(Abi::named) {
             session = session.abi(abi);
         }
-        session = match self.memlock.as_str() {
-            "unlimited" => session,
-            "own" => session.memlock(None),
-            text => {
-                let bytes = kinds::size(text)
-                    .ok_or("--memlock: expected unlimited, own, or bytes such as 64M")?;
-                session.memlock(Some(bytes))
-            }
-        };
+        session = session.memlock(self.memlock()?);
         for device in devices {
             session = session.device(device);
         }
@@ -169,6 +192,22 @@ impl Run {
             session = session.device(spec.make().map_err(|bad| format!("--device: {bad}"))?);
         }
         Ok(session)
+    }
+
+    /// The limit on locked memory; `None`: each process' own.
+    fn memlock(&self) -> Result<Option<u64>, String> {
+        let expected = "--memlock: expected unlimited, own, or bytes such as 64M";
+        match self.memlock.as_str() {
+            "unlimited" => Ok(Some(u64::MAX)),
+            "own" => Ok(None),
+            text => kinds::size(text).map(Some).ok_or_else(|| expected.into()),
+        }
+    }
+
+    /// The limit that a trace says; `None`: there is none.
+    fn recorded_memlock(&self) -> Result<Option<u64>, String> {
+        let bytes = self.memlock()?;
+        Ok(bytes.map_or_else(own_memlock, |bytes| Some(bytes).filter(|n| *n != u64::MAX)))
     }
 
     fn exit_code(&self, report: &Report) -> u8 {
