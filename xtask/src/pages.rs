@@ -39,6 +39,11 @@ fn commands(path: &Path) -> Result<(), String> {
     for block in blocks(&readme, "console") {
         let (command, shown) = block.split_once('\n').unwrap_or((block, ""));
         let Some(args) = command.strip_prefix("$ cargo run -- ") else { continue };
+        let doctor = || quiet(&mut cargo(&["run", "--quiet", "--", "doctor"]));
+        if args == "demo" && doctor().is_err() {
+            println!("skipped: `softvfio {args}` of README.md: see `softvfio doctor`");
+            continue;
+        }
         let mut run = cargo(&["run", "--quiet", "--"]);
         let printed = quiet(run.args(args.split_whitespace()))?;
         if printed == shown {

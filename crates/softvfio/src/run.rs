@@ -29,7 +29,7 @@ const BUGS: u8 = 99;
 const EXAMPLES: &str = "\
 Examples:
   softvfio run --device nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
-  softvfio run --device edu --device edu,group=7 --host arm64-user -- ./my-driver
+  softvfio run --device edu --device edu,group=7 --host arm-smmuv3-its -- ./my-driver
   softvfio run --strict --report report.json --topology rig.toml -- cargo test
 
 Exit status: the program's; 128 and its number after a signal; 125 when softvfio fails; with

@@ -1,4 +1,19 @@
 //! A program on a software IOMMU: from a host and devices to a report.
+//!
+//! ```no_run
+//! use softvfio_supervise::kinds::DeviceSpec;
+//! use softvfio_supervise::session::{Program, Session};
+//!
+//! let disk = "nvme,size=64M".parse::<DeviceSpec>()?.make()?;
+//! let report = Session::new()
+//!     .host("arm-smmuv3-its")
+//!     .device(disk)
+//!     .run(&Program::new("./my-vmm").args(["--disk", "0000:01:00.0"]))?;
+//! assert!(report.status.success() && report.findings.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A device of one's own is a [`pci::Device`] in an [`EmulatedDevice`].
 
 mod bars;
 mod place;
