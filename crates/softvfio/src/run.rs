@@ -247,3 +247,55 @@ fn device_help() -> String {
     text.extend(COMMON_KEYS.iter().map(key));
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use supervise::report::{Finding, Peak, Problem};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn code(options: &[&str], status: i32, problem: Option<Problem>) -> u8 {
+        let finding = |problem| Finding {
+            problem,
+            device: None,
+            iova: None,
+            access: None,
+            request: 1,
+            times: 1,
+        };
+        let report = Report {
+            status: ExitStatus::from_raw(status),
+            shadowed: Vec::new(),
+            devices: Vec::new(),
+            requests: 0,
+            refused: 0,
+            interrupts: 0,
+            peak: Peak::default(),
+            findings: problem.map(finding).into_iter().collect(),
+            more_findings: 0,
+        };
+        let args = [&["run"], options, &["--", "true"]].concat();
+        Cli::parse_from(args).run.exit_code(&report)
+    }
+
+    #[test]
+    fn exit_codes() {
+        let (error, warning) = (Some(Problem::NoDomain), Some(Problem::UnknownVector));
+        let note = Some(Problem::LiveInterrupts { kind: "MSI", enabled: 1 });
+        assert_eq!(code(&[], 3 << 8, error.clone()), 3);
+        assert_eq!(code(&[], 9, error.clone()), 137);
+        assert_eq!(code(&["--strict"], 0, error.clone()), 99);
+        assert_eq!(code(&["--strict"], 9, warning.clone()), 99);
+        assert_eq!(code(&["--strict"], 3 << 8, note), 3);
+        assert_eq!(code(&["--strict"], 3 << 8, None), 3);
+        assert_eq!(code(&["--error-exitcode", "42"], 0, warning), 42);
+        assert_eq!(code(&["--strict", "--error-exitcode", "0"], 3 << 8, error), 0);
+    }
+}

@@ -1,0 +1,201 @@
+//! `softvfio run`'s options and exit codes, as a user sees them.
+//!
+//! Where a world cannot be made, or a program is missing, the tests print `skipped:` and why.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn softvfio(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_softvfio"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    softvfio(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Whether programs can be run here; said aloud when not.
+fn can_run() -> bool {
+    let output = run(&["run", "-q", "--", "true"]);
+    if output.status.code() == Some(125) {
+        println!("skipped: {}", stderr(&output));
+    }
+    output.status.success()
+}
+
+/// A file of this test's own, removed in the end.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("softvfio-run-{}-{name}", std::process::id())))
+    }
+
+    fn name(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn exit_codes_are_the_programs() {
+    if !can_run() {
+        return;
+    }
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -1 $$", 129)] {
+        let output = run(&["run", "--strict", "-d", "edu,mmio=none", "--", "sh", "-c", script]);
+        assert_eq!(output.status.code(), Some(code), "{script}: {}", stderr(&output));
+        assert!(output.stdout.is_empty());
+        let lines = stderr(&output).lines().count();
+        assert_eq!(lines, 7, "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_fails_is_one_line_and_125() {
+    for (args, says) in [
+        (&["run", "--nonsense", "--", "true"][..], "unexpected argument '--nonsense'"),
+        (&["run"], "a program is missing"),
+        (&["run", "-d", "moon", "--", "true"], "--device: there is no device \"moon\""),
+        (&["run", "--host", "moon", "--", "true"], "moon is no built-in host"),
+        (&["run", "--memlock", "much", "--", "true"], "--memlock: expected unlimited"),
+        (&["run", "--dialect", "5", "--", "true"], "[possible values: 6.1, 6.12, 7.3]"),
+        (&["run", "--topology", "/nonexistent", "--", "true"], "/nonexistent: No such file"),
+        (&["run", "--report", "/nonexistent/a", "--", "true"], "/nonexistent/a: No such file"),
+        (&["run", "--trace", "/nonexistent/a", "--", "true"], "/nonexistent/a: No such file"),
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(125), "{args:?}: {}", stderr(&output));
+        let text = stderr(&output);
+        assert!(text.starts_with("softvfio: ") && text.contains(says), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn help_lists_what_there_is() {
+    for (args, says) in [
+        (&["run", "--host", "help"][..], "x86-intel"),
+        (&["run", "--device", "help"], "    file=PATH "),
+        (&["run", "--help"], "softvfio run --device nvme,file=disk.img -- qemu-img info"),
+    ] {
+        let output = run(args);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains(says), "{args:?}");
+    }
+}
+
+#[test]
+fn quiet_is_silent_and_files_are_written() {
+    if !can_run() {
+        return;
+    }
+    let [json, trace, topology] = ["json", "trace", "toml"].map(Temporary::new);
+    std::fs::write(
+        &topology.0,
+        "host = \"x86-amd\"\n[[device]]\nkind = \"edu\"\ngroup = 5\nmmio = \"none\"\n",
+    )
+    .unwrap();
+    let files = ["--report", json.name(), "--trace", trace.name(), "--topology", topology.name()];
+    let args = [&["run", "-q"], &files[..], &["--", "true"]].concat();
+    let output = run(&args);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&json.0).unwrap()).unwrap();
+    assert_eq!((&report["format"], &report["exit_code"]), (&"softvfio-report/1".into(), &0.into()));
+    assert_eq!(report["devices"][0]["group"], 5);
+    let text = std::fs::read_to_string(&trace.0).unwrap();
+    let header: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(header["bar0_base"], "0x100000000000");
+    assert_eq!(header["devices"]["edu0"]["mappable"], false);
+}
+
+/// A qemu-img run, recorded and shown, and its replay.
+#[test]
+fn qemu_img_is_recorded_and_replayed() {
+    if Command::new("qemu-img").arg("--version").output().is_err() {
+        return println!("skipped: qemu-img is not installed");
+    }
+    if !can_run() {
+        return;
+    }
+    let [trace, disk] = ["qemu", "disk"].map(Temporary::new);
+    std::fs::write(&disk.0, vec![0; 1 << 20]).unwrap();
+    let device = format!("nvme,file={}", disk.name());
+    let output = run(&[
+        "run",
+        "-v",
+        "--strict",
+        "--trace",
+        trace.name(),
+        "-d",
+        &device,
+        "--",
+        "qemu-img",
+        "info",
+        "nvme://0000:01:00.0/1",
+    ]);
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains(" MAP_DMA(iova=0x10000, size=") && text.contains("findings   none"),
+        "{text}"
+    );
+    assert!(!text.contains("only notes"), "{text}");
+    let replayed = run(&["replay", trace.name()]);
+    let said = String::from_utf8_lossy(&replayed.stdout);
+    assert!(replayed.status.success(), "{said}");
+    let counts: Vec<u64> = said.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(counts[0] > 20 && counts[0] == counts[1], "{said}");
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Option<std::process::ExitStatus> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
+}
+
+/// A terminal's interrupt is the program's; SIGTERM ends all.
+#[test]
+fn signals() {
+    if !can_run() {
+        return;
+    }
+    let ready = Temporary::new("ready");
+    let script = "echo $$ > \"$0\"; trap '' INT; exec sleep 60";
+    for (signal, ends) in [("INT", false), ("TERM", true)] {
+        let _ = std::fs::remove_file(&ready.0);
+        let args = ["run", "-q", "-d", "edu,mmio=none", "--", "sh", "-c", script, ready.name()];
+        let mut child = softvfio(&args).spawn().unwrap();
+        while !has_line(&ready.0) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let limit = if ends { Duration::from_secs(30) } else { Duration::from_millis(300) };
+        assert_eq!(wait(&mut child, limit).is_some(), ends, "{signal}");
+        if !ends {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+fn has_line(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n'))
+}
