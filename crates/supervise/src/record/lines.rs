@@ -2,12 +2,10 @@
 
 use iommu::{MapRefusal, PinFault};
 use serde_json::{Map, Value, json};
-use uapi::irq::{IrqSet, IrqSetFlags};
 use uapi::parse::{read_padded, read_prefix};
 use uapi::type1::{Bitmap, DirtyFlags, DirtyPages, DmaMap, DmaUnmap, UnmapFlags};
 use uapi::{Errno, ioctl};
-use vfio::device::{DeviceRefusal, IrqRefusal};
-use vfio::{BadEvent, ContainerId, DeviceId, GroupId, Refusal};
+use vfio::{ContainerId, DeviceId, GroupId, Refusal};
 
 use super::args::{Structure, hex};
 use super::memory::Memory;
@@ -16,16 +14,10 @@ use crate::session::Placed;
 use crate::watch::{Call, Piece, Request, Target, bytes_at};
 
 /// Bytes that a trace reads of a region at a time.
-const MOST_READ: usize = 8192;
-/// The configuration space, among the regions.
-const CONFIG: u64 = 7;
-/// Bytes of a region in a device's file.
-const REGION: u64 = 1 << 40;
-/// Interrupts that one line has.
-const MOST_FDS: usize = 1100;
+pub(super) const MOST_READ: usize = 8192;
 
 /// Why there is no line: a sentence.
-type Note = &'static str;
+pub(super) type Note = &'static str;
 
 /// Turns requests into lines.
 pub(super) struct Lines {
@@ -33,7 +25,7 @@ pub(super) struct Lines {
     devices: Vec<(String, GroupId)>,
     /// Their addresses.
     addresses: Vec<String>,
-    slots: Slots,
+    pub(super) slots: Slots,
     writable: Memory,
     readable: Memory,
     hole: Memory,
@@ -42,11 +34,11 @@ pub(super) struct Lines {
 
 /// An ioctl's parts.
 #[derive(Clone, Copy)]
-struct Ioctl<'a> {
-    request: u32,
-    arg: u64,
-    read: &'a [Piece],
-    written: &'a [Piece],
+pub(super) struct Ioctl<'a> {
+    pub(super) request: u32,
+    pub(super) arg: u64,
+    pub(super) read: &'a [Piece],
+    pub(super) written: &'a [Piece],
 }
 
 impl Lines {
@@ -97,7 +89,7 @@ impl Lines {
         std::mem::take(&mut self.out)
     }
 
-    fn put(&mut self, op: &str, members: Value, want: Option<Value>) {
+    pub(super) fn put(&mut self, op: &str, members: Value, want: Option<Value>) {
         let mut line = Map::new();
         line.insert("op".into(), op.into());
         if let Value::Object(members) = members {
@@ -153,7 +145,7 @@ impl Lines {
     }
 
     /// An ioctl without addresses in its structure.
-    fn plain(
+    pub(super) fn plain(
         &mut self,
         fd: String,
         request: &Request,
@@ -343,161 +335,10 @@ impl Lines {
         let (_, of) = self.devices.get(at)?;
         (*of == group).then_some(DeviceId(u32::try_from(at).ok()?))
     }
-
-    fn device(&mut self, id: DeviceId, request: &Request, ioctl: Ioctl<'_>) -> Result<(), Note> {
-        let at = self.slots.devices.of(&id).ok_or("its device was never seen open")?;
-        let fd = format!("d{at}");
-        match ioctl.request {
-            ioctl::VFIO_DEVICE_SET_IRQS => self.set_irqs(at, request, ioctl),
-            ioctl::VFIO_DEVICE_IOEVENTFD => {
-                const FD: u64 = 24;
-                let word = bytes_at(ioctl.read, ioctl.arg.wrapping_add(FD), 4);
-                let Some(number) = read_prefix::<[u8; 4]>(&word).map(i32::from_le_bytes) else {
-                    return self.plain(fd, request, ioctl, &[]);
-                };
-                let event = self.event(request, number);
-                self.plain(fd, request, ioctl, &[(event, FD)])
-            }
-            ioctl::VFIO_DEVICE_PCI_HOT_RESET => {
-                const FDS: u64 = 12;
-                let count = bytes_at(ioctl.read, ioctl.arg.wrapping_add(8), 4);
-                let count = read_prefix::<[u8; 4]>(&count).map_or(0, u32::from_le_bytes);
-                let groups = self.slots.groups.used();
-                if count as usize != groups.len() {
-                    return Err("which groups were meant is not known");
-                }
-                let fds: Vec<_> = groups.iter().map(|at| (format!("g{at}"), FDS)).collect();
-                self.plain(fd, request, ioctl, &fds)
-            }
-            _ => self.plain(fd, request, ioctl, &[]),
-        }
-    }
-
-    fn set_irqs(&mut self, at: usize, request: &Request, ioctl: Ioctl<'_>) -> Result<(), Note> {
-        let bytes = bytes_at(ioctl.read, ioctl.arg, 20);
-        if bytes.len() < 20 {
-            return self.plain(format!("d{at}"), request, ioctl, &[]);
-        }
-        let set: IrqSet = read_padded(&bytes);
-        let payload = usize::try_from(set.argsz.saturating_sub(20)).unwrap_or(0);
-        let payload = bytes_at(ioctl.read, ioctl.arg.wrapping_add(20), payload);
-        let mut members = json!({
-            "d": at,
-            "argsz": set.argsz,
-            "flags": set.flags,
-            "index": set.index,
-            "start": set.start,
-            "count": set.count,
-        });
-        let flags = IrqSetFlags::from_bits_retain(set.flags);
-        let count = usize::try_from(set.count).unwrap_or(usize::MAX);
-        let list: Option<(&str, Vec<Value>)> = if flags.contains(IrqSetFlags::DATA_EVENTFD) {
-            let fds = payload.chunks_exact(4).take(count).filter_map(read_prefix::<[u8; 4]>);
-            let fds: Vec<i32> = fds.map(i32::from_le_bytes).collect();
-            Some(("fds", fds.into_iter().map(|fd| self.event(request, fd).into()).collect()))
-        } else if flags.contains(IrqSetFlags::DATA_BOOL) {
-            Some(("data", payload.iter().take(count).map(|byte| json!(byte)).collect()))
-        } else {
-            None
-        };
-        if let (Some((name, list)), Value::Object(members)) = (list, &mut members) {
-            if list.len() > MOST_FDS {
-                return Err("it has more interrupts than a line has");
-            }
-            members.insert(name.into(), list.into());
-        }
-        self.put("set_irqs", members, Some(Value::Object(want(request.answer))));
-        Ok(())
-    }
-
-    /// A word for an eventfd of the program's.
-    fn event(&mut self, request: &Request, fd: i32) -> String {
-        let bad = match &request.refusal {
-            Some(Refusal::Device(DeviceRefusal::Irq(IrqRefusal::BadEvent { fd, why }))) => {
-                Some((*fd, *why))
-            }
-            _ => None,
-        };
-        match bad {
-            _ if fd < 0 => return fd.to_string(),
-            Some((bad, BadEvent::Closed)) if bad == fd => return "99".into(),
-            Some((bad, _)) if bad == fd => {
-                let container = self.slots.containers.used().first().copied();
-                return container.map_or("0".into(), |at| format!("c{at}"));
-            }
-            _ => {}
-        }
-        let (at, new) = self.slots.event(request.pid, fd);
-        if new {
-            self.put("eventfd", json!({ "e": at }), Some(json!({"ret": 0})));
-        }
-        format!("e{at}")
-    }
-
-    fn region(
-        &mut self,
-        request: &Request,
-        offset: u64,
-        count: usize,
-        read: Option<&[u8]>,
-        data: &[u8],
-    ) -> Result<(), Note> {
-        let Target::Device(id) = request.target else { return Err("it is no device's") };
-        let at = self.slots.devices.of(&id).ok_or("its device was never seen open")?;
-        if count > MOST_READ {
-            return Err("it moves more bytes than a line has");
-        }
-        let region = match offset / REGION {
-            region if region == crate::door::BAR0_BASE / REGION => 0,
-            region => region,
-        };
-        let offset = hex_number(offset % REGION);
-        let mut want = want(request.answer);
-        let name = match read {
-            Some(bytes) => {
-                if request.answer.is_ok() {
-                    want.insert("data".into(), hex(bytes).into());
-                }
-                let members = json!({"d": at, "region": region, "offset": offset, "size": count});
-                ("region_read", members)
-            }
-            None => {
-                let data = hex(data);
-                ("region_write", json!({"d": at, "region": region, "offset": offset, "data": data}))
-            }
-        };
-        // What the registers of a live device say depends on what it does.
-        let known = region == CONFIG || request.answer.is_err() || read.is_none();
-        // Nor can it know that the program's own buffer was not there.
-        let known = known && request.answer != Err(libc::EFAULT);
-        self.put(name.0, name.1, known.then_some(Value::Object(want)));
-        Ok(())
-    }
-
-    fn map(&mut self, request: &Request, offset: u64, len: u64, shared: bool) -> Result<(), Note> {
-        let Target::Device(id) = request.target else { return Err("it is no device's") };
-        let at = self.slots.devices.of(&id).ok_or("its device was never seen open")?;
-        if !shared {
-            return Err("it is a private mapping of a device");
-        }
-        let members = json!({
-            "name": "bar",
-            "kind": "region",
-            "d": at,
-            "size": hex_number(len),
-            "file_offset": hex_number(offset),
-            "align": "0x1000",
-        });
-        self.put("mem", members, Some(opened(request.answer)));
-        if request.answer.is_ok() {
-            self.put("mem_unmap", json!({"at": "bar", "size": hex_number(len)}), None);
-        }
-        Ok(())
-    }
 }
 
 /// `ret` or `errno`.
-fn want(answer: Result<i64, i32>) -> Map<String, Value> {
+pub(super) fn want(answer: Result<i64, i32>) -> Map<String, Value> {
     let mut want = Map::new();
     match answer {
         Ok(value) => want.insert("ret".into(), value.into()),
@@ -510,10 +351,10 @@ fn want(answer: Result<i64, i32>) -> Map<String, Value> {
 }
 
 /// The same, where a descriptor is 0.
-fn opened(answer: Result<i64, i32>) -> Value {
+pub(super) fn opened(answer: Result<i64, i32>) -> Value {
     Value::Object(want(answer.map(|_| 0)))
 }
 
-fn hex_number(number: u64) -> String {
+pub(super) fn hex_number(number: u64) -> String {
     format!("{number:#x}")
 }

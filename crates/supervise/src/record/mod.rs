@@ -9,6 +9,7 @@
 //! back for a while and written by number.
 
 mod args;
+mod device;
 mod lines;
 mod memory;
 mod slots;
@@ -131,3 +132,6 @@ impl Watch for Recorder {
         self.0.lock().joined.insert(number, (group, container));
     }
 }
+
+#[cfg(test)]
+mod tests;

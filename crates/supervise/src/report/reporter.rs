@@ -225,19 +225,16 @@ impl Reporter {
                 add(Problem::LiveInterrupts { kind, enabled }, self.name(id));
             }
         }
-        if let Target::Container(id) = request.target
-            && let Some(space) = state.spaces.get_mut(&id)
-        {
-            space.closed = !left;
-            if !state.groups.values().any(|container| *container == id) {
-                state.spaces.remove(&id);
-            }
+        if let Target::Container(id) = request.target {
+            let space = state.spaces.entry(id).or_default();
+            (space.closed, space.left) = (true, left);
         }
-        let Some(gone) = gone.filter(|_| left) else { return };
-        let space = gone.container.and_then(|id| state.spaces.get(&id));
-        if space.is_some_and(|space| space.closed) {
-            return;
-        }
+        let of = gone.as_ref().and_then(|gone| gone.container);
+        let closed = of.and_then(|id| state.spaces.get(&id)).is_some_and(|s| s.closed && !s.left);
+        // A container ends with its descriptor and its groups.
+        let groups = &state.groups;
+        state.spaces.retain(|id, space| !space.closed || groups.values().any(|in_| in_ == id));
+        let Some(gone) = gone.filter(|_| left && !closed) else { return };
         if let Some(first) = gone.first {
             let (count, bytes) = (gone.mappings, gone.bytes);
             add(Problem::LiveMappings { count, bytes, first }, None);

@@ -62,8 +62,10 @@ pub(super) struct Space {
     past: VecDeque<Past>,
     suspects: VecDeque<Suspect>,
     pub(super) mapped: u64,
-    /// It was closed while the program ran.
+    /// Its descriptor is closed.
     pub(super) closed: bool,
+    /// It was closed by the program's end.
+    pub(super) left: bool,
 }
 
 impl Space {

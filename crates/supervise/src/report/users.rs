@@ -31,8 +31,9 @@ impl Users {
 
     /// The object was closed: whether nobody did it of himself.
     pub(super) fn was_left(&mut self, target: Target) -> bool {
+        // Of what nobody asked anything it is not known.
         let users = self.of.remove(&target).unwrap_or_default();
-        users.iter().all(|pid| self.has_ended(*pid))
+        !users.is_empty() && users.iter().all(|pid| self.has_ended(*pid))
     }
 
     /// Whether a process has ended, or is ending.

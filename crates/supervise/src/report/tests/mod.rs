@@ -309,6 +309,7 @@ fn interrupts_and_windows() {
 #[test]
 fn what_is_left_at_the_end() {
     let mut told = Told::new();
+    told.tell(Target::Group(GroupId(1)), Call::Open, Ok(0), None);
     told.map(0x1000, 0x1fff, 0x70_0000);
     told.map(0x9000, 0x9fff, 0x70_1000);
     told.irqs(0x24, 1);
