@@ -47,8 +47,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME|FILE")]
     host: Option<String>,
 
-    /// A file with a host and devices: host = "NAME", then [[device]] tables with kind = "KIND" and
-    /// the keys of --device
+    /// A TOML file: host = "NAME", and for each device a table in `device` with kind = "KIND" and the
+    /// keys of --device
     #[arg(long, value_name = "FILE.toml")]
     topology: Option<PathBuf>,
 
