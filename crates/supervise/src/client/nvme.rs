@@ -101,14 +101,20 @@ pub struct Identity {
     pub block: usize,
 }
 
-/// The controller.
-pub struct Nvme {
+/// What all queues use.
+struct Controller {
     // Unmapped before the device is closed.
     memory: DmaMemory,
     registers: Registers,
     device: Device,
     interrupts: Vec<Interrupt>,
+    /// Bytes from a doorbell to the next.
     stride: usize,
+}
+
+/// The controller.
+pub struct Nvme {
+    controller: Controller,
     admin: Queue,
     io: Queue,
     identity: Identity,
@@ -136,11 +142,7 @@ impl Nvme {
         let stride = 4 << (registers.read32(reg::CAP + 4) & 0xf);
         let io_vector = interrupts.len() - 1;
         let mut nvme = Self {
-            device,
-            registers,
-            memory,
-            interrupts,
-            stride,
+            controller: Controller { memory, registers, device, interrupts, stride },
             admin: Queue::new(0, place::ADMIN, 0),
             io: Queue::new(1, place::IO, io_vector),
             identity: Identity {
@@ -165,7 +167,7 @@ impl Nvme {
 
     /// 7.6.1, initialization.
     fn start(&self) -> Result<(), Failure> {
-        let (registers, iova) = (&self.registers, self.memory.iova());
+        let (registers, iova) = (&self.controller.registers, self.controller.memory.iova());
         let ready = || registers.read32(reg::CSTS) & CSTS_READY != 0;
         registers.write32(reg::CC, 0);
         wait_for("the controller is disabled", PATIENCE, || !ready())?;
@@ -183,30 +185,29 @@ impl Nvme {
     }
 
     fn write_address(&self, register: usize, address: u64) {
-        self.registers.write32(register, (address & 0xffff_ffff) as u32);
-        self.registers.write32(register + 4, (address >> 32) as u32);
+        self.controller.registers.write32(register, (address & 0xffff_ffff) as u32);
+        self.controller.registers.write32(register + 4, (address >> 32) as u32);
     }
 
     /// 5.15, the controller (CNS 1) and namespace 1 (CNS 0).
     fn identify(&mut self) -> Result<(), Failure> {
-        let prp1 = self.memory.iova() + place::IDENTIFY as u64;
+        let prp1 = self.controller.memory.iova() + place::IDENTIFY as u64;
         let mut data = vec![0; PAGE];
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
 
         let opcode = opcode::IDENTIFY;
         let command = Command { opcode, prp1, cdw10: 1, ..Command::default() };
         self.admin_command("identifying the controller", &command)?;
-        self.memory.read(place::IDENTIFY, &mut data);
+        self.controller.memory.read(place::IDENTIFY, &mut data);
         self.identity.serial = text(&data[4..24]);
         self.identity.model = text(&data[24..64]);
-        let version = self.registers.read32(reg::VS);
+        let version = self.controller.registers.read32(reg::VS);
         self.identity.version = ((version >> 16) as u16, (version >> 8) as u8);
 
         let command = Command { opcode, nsid: 1, prp1, ..Command::default() };
         self.admin_command("identifying namespace 1", &command)?;
-        self.memory.read(place::IDENTIFY, &mut data);
-        let word = |at: usize| data[at..at + 8].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
-        self.identity.blocks = word(0);
+        self.controller.memory.read(place::IDENTIFY, &mut data);
+        self.identity.blocks = data[..8].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         // LBADS of the format in use.
         let format = usize::from(data[26] & 0xf);
         let shift = data[128 + 4 * format + 2];
@@ -220,7 +221,7 @@ impl Nvme {
 
     /// 5.3 and 5.4: a pair of I/O queues.
     fn create_queues(&mut self) -> Result<(), Failure> {
-        let base = self.memory.iova() + place::IO as u64;
+        let base = self.controller.memory.iova() + place::IO as u64;
         let cdw10 = u32::from(ENTRIES - 1) << 16 | 1;
         let cq = Command {
             opcode: opcode::CREATE_CQ,
@@ -249,7 +250,7 @@ impl Nvme {
     pub fn read(&mut self, lba: u64, data: &mut [u8]) -> Result<(), Failure> {
         let command = self.transfer(opcode::READ, lba, data.len())?;
         self.io_command("reading", &command)?;
-        self.memory.read(place::DATA, data);
+        self.controller.memory.read(place::DATA, data);
         Ok(())
     }
 
@@ -259,7 +260,7 @@ impl Nvme {
     /// The controller's status.
     pub fn write(&mut self, lba: u64, data: &[u8]) -> Result<(), Failure> {
         let command = self.transfer(opcode::WRITE, lba, data.len())?;
-        self.memory.write(place::DATA, data);
+        self.controller.memory.write(place::DATA, data);
         self.io_command("writing", &command)
     }
 
@@ -280,7 +281,7 @@ impl Nvme {
         Ok(Command {
             opcode,
             nsid: 1,
-            prp1: self.memory.iova() + place::DATA as u64,
+            prp1: self.controller.memory.iova() + place::DATA as u64,
             cdw10: (lba & 0xffff_ffff) as u32,
             cdw11: (lba >> 32) as u32,
             cdw12: (len / block - 1) as u32,
@@ -288,19 +289,36 @@ impl Nvme {
     }
 
     fn admin_command(&mut self, what: &str, command: &Command) -> Result<(), Failure> {
-        let mut queue = std::mem::replace(&mut self.admin, Queue::new(0, place::ADMIN, 0));
-        let result = self.issue(&mut queue, what, command);
-        self.admin = queue;
-        result
+        self.controller.issue(&mut self.admin, what, command)
     }
 
     fn io_command(&mut self, what: &str, command: &Command) -> Result<(), Failure> {
-        let mut queue = std::mem::replace(&mut self.io, Queue::new(1, place::IO, 0));
-        let result = self.issue(&mut queue, what, command);
-        self.io = queue;
-        result
+        self.controller.issue(&mut self.io, what, command)
     }
 
+    /// Disables the controller and its interrupts.
+    ///
+    /// # Errors
+    /// The controller does not stop.
+    pub fn stop(&mut self) -> Result<(), Failure> {
+        self.controller.registers.write32(reg::CC, 0);
+        let ready = || self.controller.registers.read32(reg::CSTS) & CSTS_READY != 0;
+        wait_for("the controller is disabled", PATIENCE, || !ready())?;
+        self.controller.device.disable_vectors(IrqIndex::Msix)
+    }
+
+    /// Stops the controller, unmaps the memory, and closes the device, in this order: an address space
+    /// ends when its last group is closed. How many bytes were unmapped.
+    ///
+    /// # Errors
+    /// The controller does not stop, or the kernel's.
+    pub fn close(mut self) -> Result<u64, Failure> {
+        self.stop()?;
+        self.controller.memory.unmap().map_err(doing("nvme: unmapping"))
+    }
+}
+
+impl Controller {
     /// 7.2: an entry, a doorbell, an interrupt, a completion, a doorbell.
     fn issue(&self, queue: &mut Queue, what: &str, command: &Command) -> Result<(), Failure> {
         let entry = queue.at + SQ_ENTRY * usize::from(queue.tail);
@@ -352,26 +370,5 @@ impl Nvme {
             return Err(Failure::new(format!("nvme: {what}"), format!("status {status:#x}")));
         }
         Ok(())
-    }
-
-    /// Disables the controller and its interrupts.
-    ///
-    /// # Errors
-    /// The controller does not stop.
-    pub fn stop(&mut self) -> Result<(), Failure> {
-        self.registers.write32(reg::CC, 0);
-        let ready = || self.registers.read32(reg::CSTS) & CSTS_READY != 0;
-        wait_for("the controller is disabled", PATIENCE, || !ready())?;
-        self.device.disable_vectors(IrqIndex::Msix)
-    }
-
-    /// Stops the controller, unmaps the memory, and closes the device, in this order: an address space
-    /// ends when its last group is closed. How many bytes were unmapped.
-    ///
-    /// # Errors
-    /// The controller does not stop, or the kernel's.
-    pub fn close(mut self) -> Result<u64, Failure> {
-        self.stop()?;
-        self.memory.unmap().map_err(doing("nvme: unmapping"))
     }
 }

@@ -350,7 +350,7 @@ fn buffers() {
     assert_eq!(read, line);
     let wrong = unsafe { libc::preadv64(vfio.nvme, parts.as_ptr(), 2000, at) };
     assert_eq!((wrong, raw::errno()), (-1, libc::EINVAL));
-    let wrong = unsafe { libc::preadv64(vfio.nvme, 8 as *const _, 2, at) };
+    let wrong = unsafe { libc::preadv64(vfio.nvme, std::ptr::dangling(), 2, at) };
     assert_eq!((wrong, raw::errno()), (-1, libc::EFAULT));
     vfio.close();
 }
