@@ -30,9 +30,7 @@ impl System {
     /// are left of it.
     pub fn open_group(&mut self, id: GroupId) -> Result<(), Refusal> {
         let none = Refusal::NoVfioDevice(id);
-        let Some(group) = self.groups.get(&id) else { return Err(none) };
-        let bound = |d: &DeviceId| self.driver(*d) == Some(&Driver::VfioPci);
-        if !group.devices.iter().any(bound) {
+        if !self.has_vfio_device(id) {
             return Err(none);
         }
         let Some(group) = self.groups.get_mut(&id) else { return Err(none) };
@@ -88,6 +86,9 @@ impl System {
             let (argsz, min) = (status.argsz, GroupStatus::MIN_ARGSZ);
             return Err(Refusal::ArgszTooSmall { argsz, min });
         }
+        if !self.has_vfio_device(id) {
+            return Err(Refusal::GroupGone(id));
+        }
         let flags = if self.container_of(id).is_some() {
             GroupFlags::CONTAINER_SET | GroupFlags::VIABLE
         } else if self.check_viable(id).is_ok() {
@@ -110,6 +111,9 @@ impl System {
         }
         if self.container_of(id).is_some() && !planted::is_planted() {
             return Err(Refusal::HasContainer(id));
+        }
+        if !self.has_vfio_device(id) {
+            return Err(Refusal::GroupGone(id));
         }
         let FdObject::Container(container) = object else {
             return Err(Refusal::NotAContainer(fd));
@@ -141,7 +145,7 @@ impl System {
         Ok(0)
     }
 
-    fn leave_container(&mut self, id: GroupId, ctx: &mut Ctx<'_>) {
+    pub(crate) fn leave_container(&mut self, id: GroupId, ctx: &mut Ctx<'_>) {
         let Some(container) = self.groups.get_mut(&id).and_then(|g| g.container.take()) else {
             return;
         };
@@ -226,5 +230,6 @@ impl System {
             g.open_devices = g.open_devices.saturating_sub(1);
         }
         self.release_group(group, ctx);
+        self.closed_while_leaving(id, ctx);
     }
 }

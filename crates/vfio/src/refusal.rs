@@ -134,6 +134,9 @@ pub enum Refusal {
     /// No such group, or no device of it is bound to VFIO.
     #[error("group {0} has no device bound to vfio-pci")]
     NoVfioDevice(GroupId),
+    /// The group's last device was taken from vfio-pci; descriptors of it are good for nothing.
+    #[error("the last device of group {0} was taken from vfio-pci")]
+    GroupGone(GroupId),
     /// A group is opened once.
     #[error("group {0} is already open")]
     GroupOpen(GroupId),
@@ -225,7 +228,7 @@ impl Refusal {
             | Self::GroupInUse(_)
             | Self::DeviceOption(_) => Errno::EINVAL,
             Self::Wraps { .. } => wrap(dialect),
-            Self::NoSuchType(_) | Self::NoSuchDevice { .. } => Errno::ENODEV,
+            Self::NoSuchType(_) | Self::NoSuchDevice { .. } | Self::GroupGone(_) => Errno::ENODEV,
             Self::NoVfioDevice(_) => Errno::ENOENT,
             Self::NoNesting { known } => {
                 if *known {

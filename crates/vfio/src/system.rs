@@ -41,6 +41,9 @@ pub enum Driver {
     None,
     /// vfio-pci: the device can be had through its group.
     VfioPci,
+    /// vfio-pci, which is to let go of the device: descriptors that are open stay so, and no other is
+    /// given out ([`System::remove_device`]).
+    Leaving,
     /// A driver that leaves DMA to the user, such as pci-stub.
     Harmless(String),
     /// Any other: its group is not viable.
@@ -58,6 +61,11 @@ impl Driver {
             "pci-stub" | "pcieport" | "xen-pcistub" => Self::Harmless(name.into()),
             _ => Self::Host(name.into()),
         }
+    }
+
+    /// vfio-pci, on its way out or not.
+    pub(crate) const fn is_vfio(&self) -> bool {
+        matches!(self, Self::VfioPci | Self::Leaving)
     }
 }
 
@@ -185,7 +193,7 @@ impl System {
         self.set_driver(device, Driver::None);
     }
 
-    fn set_driver(&mut self, id: DeviceId, driver: Driver) {
+    pub(crate) fn set_driver(&mut self, id: DeviceId, driver: Driver) {
         if let Some(b) = usize::try_from(id.0).ok().and_then(|i| self.bound.get_mut(i)) {
             b.driver = driver;
         }

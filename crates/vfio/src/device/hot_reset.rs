@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::DeviceRefusal;
 use super::info::at_least;
-use crate::{Ctx, DeviceId, Driver, FdObject, GroupId, System, user};
+use crate::{Ctx, DeviceId, FdObject, GroupId, System, user};
 
 impl System {
     /// The functions that share a bus with `bdf`, itself included, with their groups; by address.
@@ -100,7 +100,7 @@ impl System {
         for (bdf, group) in affected {
             let mut bound = (0..).map(DeviceId).zip(&self.bound);
             let found = bound.find(|(_, b)| b.function.bdf == bdf);
-            let ours = found.filter(|(_, b)| b.driver == Driver::VfioPci);
+            let ours = found.filter(|(_, b)| b.driver.is_vfio());
             match ours {
                 Some((id, _)) if groups.contains(&group) => devices.push(id),
                 _ => return Err(DeviceRefusal::NotOwned(bdf.to_string())),
