@@ -86,7 +86,7 @@ impl System {
             let (argsz, min) = (status.argsz, GroupStatus::MIN_ARGSZ);
             return Err(Refusal::ArgszTooSmall { argsz, min });
         }
-        if !self.has_vfio_device(id) {
+        if self.is_gone(id) {
             return Err(Refusal::GroupGone(id));
         }
         let flags = if self.container_of(id).is_some() {
@@ -112,7 +112,7 @@ impl System {
         if self.container_of(id).is_some() && !planted::is_planted() {
             return Err(Refusal::HasContainer(id));
         }
-        if !self.has_vfio_device(id) {
+        if self.is_gone(id) {
             return Err(Refusal::GroupGone(id));
         }
         let FdObject::Container(container) = object else {

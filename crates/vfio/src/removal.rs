@@ -76,4 +76,10 @@ impl System {
         let devices = self.groups.get(&id).map_or(&[][..], |g| &g.devices);
         devices.iter().any(|d| self.driver(*d).is_some_and(Driver::is_vfio))
     }
+
+    /// Whether vfio-pci had devices of the group, and has none any more.
+    pub(crate) fn is_gone(&self, id: GroupId) -> bool {
+        let had = self.groups.get(&id).is_some_and(|g| !g.devices.is_empty());
+        had && !self.has_vfio_device(id)
+    }
 }
