@@ -1,5 +1,6 @@
 //! The command: VFIO of Linux in user space.
 
+mod ctl;
 mod demo;
 mod doctor;
 mod replay;
@@ -31,6 +32,8 @@ enum Command {
     Run(run::Run),
     /// Try what `run` needs, and say what to enable.
     Doctor(doctor::Doctor),
+    /// Tell a running session something: take a device away.
+    Ctl(ctl::Ctl),
 }
 
 fn main() -> ExitCode {
@@ -49,5 +52,6 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay.run(),
         Command::Run(run) => run.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Ctl(ctl) => ctl.run(),
     }
 }

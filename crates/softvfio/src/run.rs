@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use iommu::Dialect;
+use supervise::control::ControlSocket;
 use supervise::kinds::{self, COMMON_KEYS, DeviceSpec, KINDS};
 use supervise::record::{Recorded, Recorder};
 use supervise::report::{Report, own_memlock};
@@ -96,6 +97,10 @@ pub(crate) struct Run {
     #[arg(short, long)]
     verbose: bool,
 
+    /// A socket for `softvfio ctl`, there while the session is
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+
     /// The program and its arguments
     #[arg(trailing_var_arg = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
@@ -144,6 +149,11 @@ impl Run {
             let show = Show::new(Box::new(io::stderr()), ready.placed());
             ready = ready.watch(Arc::new(show));
         }
+        let socket = self.control.as_ref().map(|path| {
+            let control = ControlSocket::open(path, ready.control());
+            control.map_err(|error| format!("--control {}: {error}", path.display()))
+        });
+        let _socket = socket.transpose()?;
         let interrupts = Interrupts::ignore();
         let report = ready.run(&Program::new(command).args(args));
         drop(interrupts);

@@ -6,6 +6,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 pub mod client;
+pub mod control;
 mod door;
 pub mod kinds;
 mod maps;

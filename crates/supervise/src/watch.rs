@@ -1,7 +1,7 @@
 //! What happens in a session, told to whoever wants to know: traces, reports, decoded output.
 
 use iommu::{Event, Fault, Prot};
-use vfio::{ContainerId, DeviceId, GroupId, Refusal};
+use vfio::{ContainerId, DeviceId, GroupId, Refusal, Removal};
 
 /// What a request was addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +109,9 @@ pub trait Watch: Send + Sync {
     /// A process is about to end of itself; what it closed before was told.
     fn exiting(&self, _pid: i32) {}
 
+    /// A device was taken from the program from outside, or asked for again; or is gone now.
+    fn removal(&self, _number: u64, _device: DeviceId, _removal: Removal) {}
+
     /// Something went wrong that is neither a refusal nor a fault: a sentence.
     fn trouble(&self, _sentence: &str) {}
 }
@@ -144,6 +147,10 @@ impl Watch for Vec<std::sync::Arc<dyn Watch>> {
 
     fn exiting(&self, pid: i32) {
         self.iter().for_each(|watch| watch.exiting(pid));
+    }
+
+    fn removal(&self, number: u64, device: DeviceId, removal: Removal) {
+        self.iter().for_each(|watch| watch.removal(number, device, removal));
     }
 
     fn trouble(&self, sentence: &str) {

@@ -21,6 +21,7 @@ mod memory;
 mod mmio;
 mod process;
 mod receive;
+mod removal;
 mod requests;
 mod slot;
 mod transfer;
@@ -38,6 +39,7 @@ use parking_lot::Mutex;
 use vfio::device::Upstream;
 use vfio::{BadAddress, DeviceId, EventId, System};
 
+pub use self::removal::DeviceState;
 pub use self::slot::MmioMode;
 
 use self::at_work::{AtWork, Changes};
@@ -65,6 +67,7 @@ pub(crate) struct Door {
     events: Events,
     watcher: watcher::Watcher,
     turns: turns::Turns,
+    removals: removal::Removals,
     /// Receiving ends when nobody is left to make system calls.
     receive_ends: bool,
     /// One open file at a time is met for the first time; before the system's lock.
@@ -134,6 +137,7 @@ impl Door {
             events: Events::default(),
             watcher: watcher::Watcher::new()?,
             turns: turns::Turns::default(),
+            removals: removal::Removals::default(),
             receive_ends: kernel_is_at_least(6, 11),
             opening: Mutex::new(()),
             closing: Mutex::new(()),

@@ -158,7 +158,7 @@ impl Door {
     }
 
     /// After a request: its devices may have something to do, and watch other eventfds.
-    fn let_go(&self, mut devices: InHand<'_>) {
+    pub(super) fn let_go(&self, mut devices: InHand<'_>) {
         let ids = devices.ids();
         for id in &ids {
             if let Some(guarded) = devices.get(*id) {
@@ -273,5 +273,8 @@ impl Door {
         let (pid, target) = (0, object.into());
         let call = Call::Close;
         self.watch.request(&Request { number, pid, target, call, answer: Ok(0), refusal: None });
+        if let Object::Device(id) = object {
+            self.device_closed(id);
+        }
     }
 }

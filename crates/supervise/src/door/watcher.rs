@@ -36,6 +36,10 @@ impl Watcher {
     }
 }
 
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
+}
+
 impl Door {
     /// A device may watch other eventfds than before.
     pub(super) fn update_watched(&self, id: DeviceId, guarded: &Guarded) {
@@ -74,7 +78,12 @@ impl Door {
                 PollFd::from_borrowed_fd(self.files.closes(), PollFlags::IN),
             ];
             let soon = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
-            let ready = poll(&mut fds, (look_again > 0).then_some(&soon));
+            let later = self.ask_again().map(timespec);
+            let limit = if look_again > 0 { Some(soon) } else { later };
+            let ready = poll(&mut fds, limit.as_ref());
+            if fds[1].revents().contains(PollFlags::IN) {
+                let _ = rustix::io::read(&self.watcher.wake, &mut [0; 8]);
+            }
             if fds[2].revents().contains(PollFlags::IN) {
                 look_again = 5;
             } else if look_again > 0 {

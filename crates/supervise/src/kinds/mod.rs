@@ -5,6 +5,7 @@ mod spec;
 
 use devices::edu::Edu;
 use devices::ioat::{Ioat, IoatConfig};
+use devices::msi_test::MsiTest;
 use devices::nvme::{Backend, BlockSize, MemoryBackend, Nvme, NvmeConfig};
 
 pub use self::file::FileBackend;
@@ -65,6 +66,12 @@ pub const KINDS: &[Kind] = &[
         keys: &[],
         make: edu,
     },
+    Kind {
+        name: "msi-test",
+        about: "for tests of interrupts: two vectors, MSI or MSI-X, sent when told, or too late",
+        keys: &[],
+        make: msi_test,
+    },
 ];
 
 fn nvme(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
@@ -118,4 +125,8 @@ fn ioat(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
 
 fn edu(_: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
     Ok(EmulatedDevice::new("edu", Box::new(Edu::new()), Edu::bars()))
+}
+
+fn msi_test(_: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
+    Ok(EmulatedDevice::new("msi-test", Box::new(MsiTest::new()), MsiTest::bars()))
 }

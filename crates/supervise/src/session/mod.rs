@@ -32,6 +32,7 @@ use vfio::{Abi, DeviceId, System};
 pub use crate::door::MmioMode;
 
 use self::bars::TrappedBars;
+use crate::control::Control;
 use crate::door::{self, Door, Parts};
 use crate::mmio::Tracer;
 use crate::report::{Report, Reporter};
@@ -299,6 +300,7 @@ impl Session {
         }
         let tree = place::tree(&profile, &placements, self.only_emulated);
         Ok(Ready {
+            control: Control::new(devices.clone()),
             placed: Placed { profile, devices },
             system,
             slots,
@@ -315,6 +317,7 @@ type Work = Box<dyn FnOnce(&Arc<Door>) + Send>;
 
 /// A session whose devices have their places.
 pub struct Ready {
+    control: Control,
     placed: Placed,
     system: System,
     slots: Vec<door::Slot>,
@@ -336,6 +339,12 @@ impl Ready {
     pub fn watch(mut self, watch: Arc<dyn Watch>) -> Self {
         self.watch.push(watch);
         self
+    }
+
+    /// The session from outside, for another thread: while the program runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Runs a program to its end, and to the end of all that it started.
@@ -367,6 +376,7 @@ impl Ready {
             memlock: self.memlock,
         });
         let door = Arc::new(door.map_err(system("preparing /dev/vfio"))?);
+        let running = self.control.start(&door);
         let tracer = match traps {
             true => {
                 let bars = Arc::new(TrappedBars::new(Arc::clone(&door)));
@@ -406,6 +416,7 @@ impl Ready {
             }
         }
         door.close_all();
+        drop(running);
         Ok(reporter.report(ended?, shadowed))
     }
 }
