@@ -19,6 +19,8 @@ pub(crate) fn run(name: &str) {
         "two_doorbells" => two_doorbells(),
         "late" => late(),
         "does_not_suit" => does_not_suit(),
+        "other_policies" => other_policies(),
+        "is_refused" => is_refused(),
         "of_2016" => of_2016(),
         "strays" => strays(),
         "other_doorbell" => other_doorbell(),
@@ -191,32 +193,50 @@ fn late() {
     assert!(events[0].arrived());
 }
 
-/// On `mixed`: the second group has its MSIs at 0x8090000, untranslated.
+/// The second group may have nothing mapped at 0x8090000-0x809ffff.
 fn does_not_suit() {
     let (c, groups) = Container::with(&[1]);
-    let event = Event::new();
+    let events = [(); 2].map(|()| Event::new());
     c.add_window(0x809_f000, 2).unwrap();
     let device = groups[0].device().unwrap();
-    device.enable(MSI, &event).unwrap();
+    device.enable(MSI, &events[0]).unwrap();
     let second = Group::open(2);
     assert_eq!(second.join(&c), Err(EINVAL));
+    assert_eq!(second.status(), Ok(VIABLE));
     assert_eq!(c.windows(), [(0x809_f000, 0x80a_0fff, 1)]);
     device.write(0x60, 1);
-    assert!(event.arrived());
+    assert!(events[0].arrived());
     device.disable(MSI).unwrap();
     c.remove_window(0x809_f000, 2).unwrap();
     c.add_window(0x80a_0000, 1).unwrap();
     second.join(&c).unwrap();
-    device.enable(MSI, &event).unwrap();
-    device.write(0x64, 1);
-    device.write(0x60, 1);
-    assert!(event.arrived());
-    // Its own needs no window.
-    let (other, its) = (second.device().unwrap(), Event::new());
-    other.enable(MSI, &its).unwrap();
-    other.write(0x60, 1);
-    assert!(its.arrived());
+    let other = second.device().unwrap();
+    for (device, event) in [&device, &other].into_iter().zip(&events) {
+        device.enable(MSI, event).unwrap();
+        device.write(0x64, 1);
+        device.write(0x60, 1);
+        assert!(event.arrived());
+    }
     assert_eq!(c.windows(), [(0x80a_0000, 0x80a_0fff, 1)]);
+}
+
+/// On `mixed`: the second group's MSIs are untranslated, the third's go through the kernel's window.
+fn other_policies() {
+    let (c, groups) = Container::with(&[1, 2, 3]);
+    let events = [(); 3].map(|()| Event::new());
+    let devices: Vec<Device> = groups.iter().map(|g| g.device().unwrap()).collect();
+    devices[1].enable(MSI, &events[1]).unwrap();
+    devices[2].enable(MSI, &events[2]).unwrap();
+    assert_eq!(devices[0].enable(MSI, &events[0]), Err(EINVAL));
+    // What is reserved for one is for all.
+    assert_eq!(c.add_window(0x809_f000, 2), Err(EINVAL));
+    c.add_window(BASE, 1).unwrap();
+    devices[0].enable(MSI, &events[0]).unwrap();
+    for (device, event) in devices.iter().zip(&events) {
+        device.write(0x60, 1);
+        assert!(event.arrived());
+    }
+    assert_eq!(c.windows(), [(BASE, BASE + PAGE - 1, 1)]);
 }
 
 /// The numbers of the proposal's sixth version; edu and msi-test at two ITS.
@@ -372,4 +392,11 @@ fn is_killed() {
     say("READY");
     request.count(30_000);
     std::process::abort();
+}
+
+/// On a host whose interrupts are not isolated.
+fn is_refused() {
+    let (c, group) = (Container::open(), Group::open(1));
+    group.join(&c).unwrap();
+    assert_eq!(c.set_iommu(), Err(libc::EPERM));
 }

@@ -94,9 +94,17 @@ impl Record {
     }
 }
 
+fn header(host: &str) -> serde_json::Map<String, serde_json::Value> {
+    trace::profile::host_header(host).unwrap()
+}
+
+/// On a built-in host; where its interrupts are not isolated, they may be used all the same.
 fn session(host: &str, devices: &[&str]) -> Session {
+    let mut header = header(host);
+    header["module_params"]["allow_unsafe_interrupts"] = true.into();
     let make = |text: &&str| text.parse::<DeviceSpec>().unwrap().make().unwrap();
-    devices.iter().map(make).fold(Session::new().host(host), Session::device).only_emulated(true)
+    let session = Session::new().host_header(header).only_emulated(true);
+    devices.iter().map(make).fold(session, Session::device)
 }
 
 /// Runs a client, which says READY when `outside` may begin. `None`: no session can be had here.
@@ -191,11 +199,32 @@ fn a_group_that_comes_late_leaves_and_comes_again() {
 
 #[test]
 fn a_window_that_does_not_suit_a_group_that_comes_late() {
-    let devices = ["edu,iommu=user", "edu,iommu=implicit"];
-    let Some(record) = run(session("mixed", &devices), "does_not_suit") else { return };
+    let mut header = header("arm-smmuv3-its-user");
+    header["devices"]["edu2"]["reserved_regions"] =
+        serde_json::json!([["0x8090000", "0x809ffff", "reserved"]]);
+    let session = session("arm-smmuv3-its-user", &["edu,iommu=edu", "edu,iommu=edu2"]);
+    let Some(record) = run(session.host_header(header), "does_not_suit") else { return };
     let refusals = record.refusals.lock().unwrap();
     assert_eq!(refusals.len(), 1);
     assert!(matches!(refusals[0].0, Refusal::Attach(_)), "{}", refusals[0].0);
+}
+
+#[test]
+fn groups_whose_interrupts_need_no_window_beside_one_whose_do() {
+    let devices = ["edu,iommu=user", "edu,iommu=implicit", "edu,iommu=fixed"];
+    let Some(record) = run(session("mixed", &devices), "other_policies") else { return };
+    assert_eq!(record.unbound().len(), 1);
+    assert_eq!(record.faults(), []);
+}
+
+#[test]
+fn interrupts_that_are_not_isolated_are_explained() {
+    let session = session("arm-smmuv3-gicv2m", &["edu"]);
+    let as_it_is = session.host("arm-smmuv3-gicv2m");
+    let Some(record) = run(as_it_is, "is_refused") else { return };
+    let refusals = record.refusals.lock().unwrap();
+    let says = refusals[0].0.to_string();
+    assert!(says.contains("allow_unsafe_interrupts"), "{says}");
 }
 
 #[test]
