@@ -1,0 +1,208 @@
+//! `softvfio run` and `softvfio ctl`: the example in C takes its interrupts through a window, and lets
+//! go of its devices when the host asks.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const SOFTVFIO: &str = env!("CARGO_BIN_EXE_softvfio");
+
+/// A directory of the test's own, removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(test: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("softvfio-{}-{test}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    /// The example, compiled; `None` where there is no C compiler or no session can be had.
+    fn example(&self) -> Option<PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let program = self.0.join("msi_window");
+        let source = root.join("crates/supervise/examples/msi_window.c");
+        let compile = |link: &[&str]| {
+            let mut cc = Command::new("cc");
+            cc.args(link).arg("-I").arg(root.join("include")).arg("-o").arg(&program).arg(&source);
+            cc.output().ok().filter(|done| done.status.success())
+        };
+        let compiled = compile(&["-static"]).or_else(|| compile(&[])).is_some();
+        let usable = Command::new(SOFTVFIO).args(["run", "--", "true"]).output().unwrap();
+        if compiled && usable.status.success() {
+            return Some(program);
+        }
+        let why = String::from_utf8_lossy(&usable.stderr);
+        assert!(std::env::var_os("CI").is_none(), "cc: {compiled}; {why}");
+        println!("skipped: cc: {compiled}; {why}");
+        None
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("control")
+    }
+
+    fn ctl(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(SOFTVFIO);
+        command.args(["ctl", "--control"]).arg(self.socket()).args(args).output().unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A session whose program waits for the host.
+struct Waiting {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Waiting {
+    fn start(place: &Place, program: &Path, devices: &[&str]) -> Self {
+        let mut command = Command::new(SOFTVFIO);
+        command.args(["run", "--host", "arm-smmuv3-its-user", "--control"]).arg(place.socket());
+        devices.iter().for_each(|device| _ = command.args(["--device", device]));
+        command.arg("--").arg(program).arg("--wait").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout }
+    }
+
+    fn expect(&mut self, word: &str) {
+        let mut line = String::new();
+        while !line.contains(word) {
+            line.clear();
+            assert_ne!(self.stdout.read_line(&mut line).unwrap(), 0, "it ended before {word}");
+        }
+    }
+
+    fn ends_well(mut self) {
+        let start = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(30), "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_device_is_unplugged_from_a_command_line() {
+    let place = Place::new("unplug");
+    let Some(program) = place.example() else { return };
+    let devices = ["edu", "nvme,size=1M"];
+    let mut session = Waiting::start(&place, &program, &devices);
+    session.expect("0000:01:00.0: waiting");
+    let listed = text(&place.ctl(&["devices"]).stdout);
+    assert_eq!(listed, "0000:01:00.0 edu group 1 open\n0000:02:00.0 nvme group 2 open\n");
+    let mode = std::fs::metadata(place.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let unknown = place.ctl(&["unplug", "0000:07:00.0"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let says =
+        "softvfio: there is no device 0000:07:00.0 (there are: 0000:01:00.0, 0000:02:00.0)\n";
+    assert_eq!(text(&unknown.stderr), says);
+
+    // The example waits for its first device first: the second is not closed, though asked for.
+    let asked = place.ctl(&["unplug", "0000:02:00.0", "--no-wait"]);
+    assert!(text(&asked.stdout).starts_with("requested: "), "{}", text(&asked.stdout));
+    let listed = text(&place.ctl(&["devices"]).stdout);
+    assert!(listed.ends_with("0000:02:00.0 nvme group 2 leaving\n"), "{listed}");
+
+    let taken = place.ctl(&["unplug", "01:00.0"]);
+    assert!(taken.status.success());
+    assert!(text(&taken.stdout).ends_with("01:00.0 is gone\n"), "{}", text(&taken.stdout));
+    session.expect("the windows are gone");
+    session.ends_well();
+    assert!(!place.socket().exists());
+    let late = place.ctl(&["devices"]);
+    assert_eq!(late.status.code(), Some(1));
+}
+
+#[test]
+fn the_socket_takes_anything() {
+    let place = Place::new("garbage");
+    let Some(program) = place.example() else { return };
+    // What a session that was killed leaves is replaced.
+    drop(UnixListener::bind(place.socket()).unwrap());
+    let mut session = Waiting::start(&place, &program, &["edu"]);
+    session.expect("0000:01:00.0: waiting");
+
+    let send = |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(place.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // It may hang up in the middle of this.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        text(&answer)
+    };
+    for bytes in
+        [&b"\n"[..], b"unplug\n", b"unplug a b\n", b"unplug 0000:01:00.0 never\n", b"DEVICES\n"]
+    {
+        let answer = send(bytes);
+        assert!(answer.starts_with("error: expected `devices` or"), "{answer}");
+    }
+    for bytes in [&b""[..], b"devices", b"\xff\xfe\n", &[0; 100]] {
+        let answer = send(bytes);
+        assert!(answer.starts_with("error: expected one line"), "{answer}");
+    }
+    send(&vec![b'x'; 1 << 20]);
+    assert!(send(b"unplug \0\n").starts_with("error: there is no device"));
+    // Many who say nothing hold up others no longer than it takes them to be turned away.
+    let silent: Vec<_> = (0..40).map(|_| UnixStream::connect(place.socket()).unwrap()).collect();
+    drop(silent);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..200 {
+        let mut bytes = Vec::new();
+        for _ in 0..state % 64 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.push(state as u8);
+        }
+        state = state.wrapping_add(1);
+        send(&bytes);
+    }
+    // A second session cannot have the socket.
+    let mut second = Command::new(SOFTVFIO);
+    second.args(["run", "--control"]).arg(place.socket()).args(["--", "true"]);
+    let refused = second.output().unwrap();
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(text(&refused.stderr).contains("in use"), "{}", text(&refused.stderr));
+
+    assert!(place.ctl(&["unplug", "0000:01:00.0"]).status.success());
+    session.ends_well();
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    let place = Place::new("file");
+    std::fs::write(place.socket(), "mine").unwrap();
+    let mut run = Command::new(SOFTVFIO);
+    run.args(["run", "--control"]).arg(place.socket()).args(["--", "true"]);
+    assert_eq!(run.output().unwrap().status.code(), Some(125));
+    assert_eq!(std::fs::read_to_string(place.socket()).unwrap(), "mine");
+}
