@@ -210,7 +210,7 @@ mod tests {
         let header = host_header("mixed").unwrap();
         let device = header["devices"].as_object().unwrap();
         let (name, iommu) =
-            device.iter().last().map(|(n, d)| (n, d["iommu"].as_str().unwrap())).unwrap();
+            device.iter().next_back().map(|(n, d)| (n, d["iommu"].as_str().unwrap())).unwrap();
         for like in [name.as_str(), iommu] {
             let placed = place(&header, &[placement("a", Some(like))], None, None).unwrap();
             let names: Vec<_> = header["host"]["iommus"].as_object().unwrap().keys().collect();

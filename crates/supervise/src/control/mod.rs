@@ -102,7 +102,7 @@ impl Control {
                 let step = Duration::from_millis(100);
                 loop {
                     let left = end.saturating_duration_since(Instant::now());
-                    if door.wait_gone(id, left.min(step)) || matches!(self.door(), Err(_)) {
+                    if door.wait_gone(id, left.min(step)) || self.door().is_err() {
                         return Ok(true);
                     }
                     if left.is_zero() {
