@@ -210,16 +210,9 @@ fn dmadev_autotest(device: &str) {
     });
 }
 
+/// Into errors too: version 3.4 reports them, and DPDK tests how.
 #[test]
 fn dpdk_drives_ioat() {
-    dmadev_autotest("ioat,version=3.3");
-}
-
-/// Version 3.4 reports errors, and DPDK tests how. Its driver counts a completion twice when the engine
-/// is done before the driver is back from the doorbell.
-#[test]
-#[ignore = "trapped doorbells are answered too soon for DPDK's driver"]
-fn dpdk_drives_ioat_into_errors() {
     dmadev_autotest("ioat");
 }
 

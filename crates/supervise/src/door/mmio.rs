@@ -4,7 +4,7 @@ use vfio::DeviceId;
 use vfio::device::Mmio;
 
 use super::files::Kind;
-use super::slot::BAR0_BASE;
+use super::slot::{BAR0_BASE, Store};
 use super::{Door, caller};
 use crate::sys::client;
 
@@ -29,8 +29,9 @@ impl Door {
     pub(crate) fn store(&self, tid: i32, id: DeviceId, offset: u64, data: &[u8]) -> Option<()> {
         let done = self.access_bar(id, offset, Mmio::Write(data));
         let process = self.processes.of(tid, || true).ok();
-        let since = process.and_then(|p| Some((p.tgid(), client::cpu_time(p.tgid())?)));
-        self.slot(id)?.kick_after(since);
+        let pid = process.map(|process| process.tgid());
+        let store = pid.and_then(|pid| Some(Store { tid, pid, ran: client::cpu_time(pid)? }));
+        self.slot(id)?.kick_after(store);
         done
     }
 

@@ -83,6 +83,14 @@ impl Page {
     }
 }
 
+/// A store to registers that trap, whose thread goes on now.
+pub(crate) struct Store {
+    pub(crate) tid: i32,
+    pub(crate) pid: i32,
+    /// The time that the process had run on processors.
+    pub(crate) ran: Duration,
+}
+
 /// What the device's lock guards.
 pub(crate) struct Guarded {
     pub(crate) device: Device,
@@ -101,7 +109,7 @@ pub(crate) struct Slot {
     /// Counts reasons to look at the device.
     kicks: Mutex<u64>,
     kicked: Condvar,
-    stored: Mutex<Option<(i32, Duration)>>,
+    stored: Mutex<Option<Store>>,
     open: AtomicBool,
 }
 
@@ -240,14 +248,14 @@ impl Slot {
         self.kicked.notify_all();
     }
 
-    /// The same, after a store of a process that had run for this long, and goes on now.
-    pub(crate) fn kick_after(&self, since: Option<(i32, Duration)>) {
-        *self.stored.lock() = since;
+    /// The same, after a store to registers that trap.
+    pub(crate) fn kick_after(&self, store: Option<Store>) {
+        *self.stored.lock() = store;
         self.kick();
     }
 
     /// The last store that [`kick_after`](Self::kick_after) told of.
-    pub(crate) fn take_stored(&self) -> Option<(i32, Duration)> {
+    pub(crate) fn take_stored(&self) -> Option<Store> {
         self.stored.lock().take()
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Door;
-use super::slot::Slot;
+use super::slot::{Slot, Store};
 use crate::sys::client;
 
 /// After the last change, registers are watched without a pause for this long.
@@ -18,14 +18,21 @@ const PAUSES: [(Duration, Duration); 4] = [
 ];
 
 /// How long a client runs after a store before the device begins with what that started: programs
-/// count on having a moment, as hardware gives it to them. At most `AT_MOST` by the clock.
+/// count on having a moment, as hardware gives it to them.
 const MOMENT: Duration = Duration::from_micros(15);
-const AT_MOST: Duration = Duration::from_millis(5);
+/// A client that waits for something has had its moment; one that waits for a processor has not.
+const LOOK: Duration = Duration::from_micros(200);
+/// The device begins after this time by the clock, whatever the client does.
+const AT_MOST: Duration = Duration::from_millis(200);
 
-fn let_go_on(pid: i32, since: Duration) {
+fn let_go_on(store: &Store) {
     let start = Instant::now();
-    let running = |now| now < since.saturating_add(MOMENT);
-    while client::cpu_time(pid).is_some_and(running) && start.elapsed() < AT_MOST {
+    while let Some(now) = client::cpu_time(store.pid) {
+        let (ran, waited) = (now.saturating_sub(store.ran), start.elapsed());
+        let rests = || waited > LOOK && !ran.is_zero() && client::state(store.tid) != Some('R');
+        if ran >= MOMENT || waited >= AT_MOST || rests() {
+            return;
+        }
         std::thread::sleep(Duration::from_micros(10));
     }
 }
@@ -45,8 +52,8 @@ impl Door {
             let kicked = slot.kicks();
             if kicked != kicks || slot.was_written() {
                 kicks = kicked;
-                if let Some((pid, since)) = slot.take_stored() {
-                    let_go_on(pid, since);
+                if let Some(store) = slot.take_stored() {
+                    let_go_on(&store);
                 }
                 let mut guarded = slot.lock();
                 let mut more = true;

@@ -59,6 +59,13 @@ pub(crate) fn cpu_time(pid: i32) -> Option<Duration> {
     (answer == 0).then(|| Duration::new(seconds, rest))
 }
 
+/// What a thread does, as `ps` says it: `R` for one that runs or could.
+pub(crate) fn state(tid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    // The name before it, in parentheses, may have any character.
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 /// `RLIMIT_MEMLOCK` of a process in bytes; `u64::MAX` is no limit.
 ///
 /// # Errors
