@@ -80,8 +80,9 @@ impl Report {
             _ => writeln!(out)?,
         }
         writeln!(out, "  interrupts {}", self.interrupts)?;
-        if self.findings.is_empty() {
-            return writeln!(out, "  findings   none");
+        // Notes do not speak against the program.
+        if !self.has_bugs() {
+            writeln!(out, "  findings   none")?;
         }
         for finding in &self.findings {
             write_finding(out, finding, colour)?;

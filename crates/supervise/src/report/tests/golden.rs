@@ -76,6 +76,24 @@ softvfio: the program ended with exit code 2
 }
 
 #[test]
+fn notes_are_no_findings_for_people() {
+    let mut report = report();
+    report.findings.truncate(1);
+    report.findings[0].problem = Problem::LiveInterrupts { kind: "MSI", enabled: 3 };
+    let text = report.text(false);
+    let lines: Vec<_> = text.lines().skip(6).collect();
+    let expected = [
+        "  findings   none",
+        "  note       the program ended with MSI of 0000:01:00.0 enabled (request 3) (3 times) \
+         [live-interrupts, request 15]",
+        "    legal:   SET_IRQS with DATA_NONE and count 0, or closing the device",
+    ];
+    assert_eq!(lines, expected);
+    report.findings.clear();
+    assert_eq!(report.text(false).lines().last(), Some(expected[0]));
+}
+
+#[test]
 fn json() {
     let expected = json!({
         "format": "softvfio-report/1",
