@@ -64,13 +64,14 @@ fn show() -> Result<ExitCode, String> {
     let [(_, edu), (_, nvme)] = DEVICES;
     let program =
         Program::new("/proc/self/exe").args(["demo-client", "--edu", edu, "--nvme", nvme]);
-    let outcome = ready.run(&program).map_err(|error| error.to_string())?;
-    // What the session saw of it is to stand here: `Outcome` has a status only.
-    if outcome.status.success() {
+    let report = ready.run(&program).map_err(|error| error.to_string())?;
+    say("\nWhat the IOMMU and the devices saw:\n\n")?;
+    say(&report.text(false))?;
+    if report.status.success() {
         say("\nNone of these devices exists. The same with a program of yours:\n")?;
         say("  softvfio run --device nvme,file=disk.img -- PROGRAM\n")?;
     }
-    Ok(if outcome.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl DemoClient {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use self::support::{Finished, Place, User, args, program, skip, users};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 const DISK: &str = "nvme://0000:01:00.0/1";
 
 /// The command, where everybody may run it.

@@ -81,16 +81,24 @@ impl Place {
         self.dir.join(name)
     }
 
-    /// A file in it that everybody may write, of so many bytes that differ.
+    /// A file in it that everybody may write, of `size` bytes (whole MiB) that differ.
     pub(crate) fn image(&self, name: &str, size: u64) -> PathBuf {
         let path = self.file(name);
+        let mut file = std::fs::File::create(&path).unwrap();
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
-        let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
-        for _ in 0..size / 8 {
+        let mut chunk: Vec<u8> = Vec::new();
+        while chunk.len() < 1 << 20 {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            std::io::Write::write_all(&mut file, &state.to_le_bytes()).unwrap();
+            chunk.extend(state.to_le_bytes());
+        }
+        // Each block of 4 KiB has its number in it.
+        for n in 0..size >> 20 {
+            for (at, block) in (n << 8..).zip(chunk.chunks_exact_mut(4096)) {
+                block[..8].copy_from_slice(&u64::to_le_bytes(at));
+            }
+            std::io::Write::write_all(&mut file, &chunk).unwrap();
         }
         drop(file);
         self.open_to_all(&path);
