@@ -5,13 +5,14 @@
 #![expect(unsafe_code, reason = "the client asks the kernel itself")]
 
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use softvfio_supervise::kinds::DeviceSpec;
-use softvfio_supervise::session::{Program, Session};
+use softvfio_supervise::session::{DEFAULT_HOST, Program, Session};
 
 type Any<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
     let done = match args.next().as_deref() {
         Some("client") => client(),
         Some("idle") => idle(),
+        Some("interrupted") => interrupted(),
+        // That row alone.
+        Some("interrupts") => interrupts(),
         // Cargo's `--bench`, or nothing.
         _ => table(),
     };
@@ -41,6 +45,7 @@ fn table() -> Any<()> {
     println!("| what | softvfio | beside it | ratio |");
     println!("|---|---|---|---|");
     requests()?;
+    interrupts()?;
     start_up()?;
     idle_share()?;
     images()
@@ -106,12 +111,16 @@ fn all_cpus() -> CpuSet {
 
 /// Runs a program in a session; its output.
 fn run(device: &str, program: &[&str]) -> Any<String> {
+    run_on(DEFAULT_HOST, device, program)
+}
+
+fn run_on(host: &str, device: &str, program: &[&str]) -> Any<String> {
     let (from, to) = rustix::pipe::pipe()?;
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         std::fs::File::from(from).read_to_string(&mut text).map(|_| text)
     });
-    let mut session = Session::new();
+    let mut session = Session::new().host(host);
     if !device.is_empty() {
         session = session.device(device.parse::<DeviceSpec>()?.make()?);
     }
@@ -161,6 +170,69 @@ fn client() -> Any<()> {
         request(&file, 0x3b71, &raw const map as u64)?;
         request(&file, 0x3b72, &raw mut unmap as u64).map(drop)
     })
+}
+
+/// From the write that lets edu send its MSI until the client has read its eventfd: where the MSI's
+/// address is translated, and where it is not.
+fn interrupts() -> Any<()> {
+    pin(0)?;
+    let client = std::env::current_exe()?;
+    let client = client.to_string_lossy();
+    let (mut translated, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..SAMPLES {
+        for (host, times) in [("arm-smmuv3-its-user", &mut translated), ("x86-intel", &mut plain)] {
+            let text = run_on(host, "edu,mmio=none", &[&client, "interrupted"])?;
+            times.push(text.trim().parse()?);
+        }
+    }
+    let (translated, plain) = (median(translated), median(plain));
+    println!(
+        "| MSI to wake-up, one core | {translated:.0} ns (through a window) | {plain:.0} ns (untranslated) | {:.2} |",
+        translated / plain
+    );
+    sched_setaffinity(None, &all_cpus())?;
+    Ok(())
+}
+
+/// What the session runs: interrupts of edu, the median time of one.
+fn interrupted() -> Any<()> {
+    let open = |path| std::fs::File::options().read(true).write(true).open(path);
+    let (container, group) = (open("/dev/vfio/vfio")?, open("/dev/vfio/1")?);
+    let request = |file: &std::fs::File, number: u64, arg: u64| {
+        // SAFETY: an argument by value, or the address of what the request takes.
+        let answer = unsafe { libc::ioctl(file.as_raw_fd(), number, arg) };
+        if answer < 0 { Err(std::io::Error::last_os_error()) } else { Ok(answer) }
+    };
+    let mut fd = container.as_raw_fd();
+    request(&group, 0x3b68, &raw mut fd as u64)?;
+    request(&container, 0x3b66, 3)?;
+    if request(&container, 0x3b65, 0x8001)? == 1 {
+        let window = [32_u64 | 1 << 63 | 3 << 32, 0, 0x4000_0000, 0x1000];
+        request(&container, 0x3b71, window.as_ptr() as u64)?;
+    }
+    let fd = request(&group, 0x3b6a, c"0000:01:00.0".as_ptr() as u64)?;
+    // SAFETY: the descriptor is new, and ours.
+    let device = unsafe { std::fs::File::from_raw_fd(fd) };
+    let region = |index: u32| -> Any<u64> {
+        let mut info = [32, 0, index, 0, 0, 0, 0, 0];
+        request(&device, 0x3b6c, info.as_mut_ptr() as u64)?;
+        Ok(u64::from(info[6]) | u64::from(info[7]) << 32)
+    };
+    device.write_all_at(&[6, 0], region(7)? + 4)?;
+    let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+    let irqs = [24, 0x24, 1, 0, 1, event.as_raw_fd().cast_unsigned()];
+    request(&device, 0x3b6e, irqs.as_ptr() as u64)?;
+    let raise = region(0)? + 0x60;
+    let mut event = std::fs::File::from(event);
+    let mut samples = Vec::new();
+    for _ in 0..ROUNDS / 2 {
+        let start = Instant::now();
+        device.write_all_at(&[1, 0, 0, 0], raise)?;
+        event.read_exact(&mut [0; 8])?;
+        samples.push(start.elapsed().as_nanos() as f64);
+    }
+    println!("{}", median(samples));
+    Ok(())
 }
 
 fn start_up() -> Any<()> {

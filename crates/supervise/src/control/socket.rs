@@ -21,11 +21,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use vfio::Removal;
 
-use super::{Control, ControlError, DeviceState};
+use super::{Control, DeviceState};
 
 /// The longest request, in bytes.
 const MOST_BYTES: u64 = 256;
@@ -41,6 +42,7 @@ pub struct ControlSocket {
     identity: (u64, u64),
     listener: Arc<UnixListener>,
     over: Arc<AtomicBool>,
+    waiting: Arc<Waiting>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,11 +64,15 @@ impl ControlSocket {
         let about = fs::symlink_metadata(path)?;
         let listener = Arc::new(listener);
         let over = Arc::new(AtomicBool::new(false));
-        let (listening, is_over) = (Arc::clone(&listener), Arc::clone(&over));
-        let serve = move || serve(&listening, &control, &is_over);
+        let waiting = Arc::new(Waiting::default());
+        let serve = {
+            let (listener, over, waiting) =
+                (Arc::clone(&listener), Arc::clone(&over), Arc::clone(&waiting));
+            move || serve(&listener, &control, &over, &waiting)
+        };
         let thread = std::thread::Builder::new().name("control".into()).spawn(serve)?;
         let identity = (about.dev(), about.ino());
-        Ok(Self { path: path.into(), identity, listener, over, thread: Some(thread) })
+        Ok(Self { path: path.into(), identity, listener, over, waiting, thread: Some(thread) })
     }
 }
 
@@ -80,6 +86,30 @@ impl Drop for ControlSocket {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        self.waiting.end();
+    }
+}
+
+/// Those who wait until a device is gone: they are told, also when the session ends with it.
+#[derive(Default)]
+struct Waiting {
+    number: Mutex<usize>,
+    less: Condvar,
+}
+
+impl Waiting {
+    fn count<R>(&self, f: impl FnOnce() -> R) -> R {
+        *self.number.lock() += 1;
+        let result = f();
+        *self.number.lock() -= 1;
+        self.less.notify_all();
+        result
+    }
+
+    fn end(&self) {
+        let end = Instant::now() + Duration::from_secs(1);
+        let mut number = self.number.lock();
+        while *number != 0 && !self.less.wait_until(&mut number, end).timed_out() {}
     }
 }
 
@@ -90,7 +120,7 @@ fn is_left(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).err().is_some_and(refused)
 }
 
-fn serve(listener: &UnixListener, control: &Control, over: &Arc<AtomicBool>) {
+fn serve(listener: &UnixListener, control: &Control, over: &AtomicBool, waiting: &Arc<Waiting>) {
     let connections = Arc::new(AtomicUsize::new(0));
     while !over.load(Ordering::Acquire) {
         let stream = match listener.accept() {
@@ -102,15 +132,16 @@ fn serve(listener: &UnixListener, control: &Control, over: &Arc<AtomicBool>) {
                 continue;
             }
         };
-        let (control, over) = (control.clone(), Arc::clone(over));
+        let (control, waiting) = (control.clone(), Arc::clone(waiting));
         let mine = Arc::clone(&connections);
         if connections.fetch_add(1, Ordering::AcqRel) >= MOST_CONNECTIONS {
             connections.fetch_sub(1, Ordering::AcqRel);
+            let _ = writeln!(&stream, "error: {MOST_CONNECTIONS} others ask at this moment");
             continue;
         }
         let talk = move || {
             // Who does not read his answer is not waited for.
-            let _ = answer(&stream, &control, &over);
+            let _ = answer(&stream, &control, &waiting);
             mine.fetch_sub(1, Ordering::AcqRel);
         };
         if std::thread::Builder::new().name("control".into()).spawn(talk).is_err() {
@@ -119,7 +150,7 @@ fn serve(listener: &UnixListener, control: &Control, over: &Arc<AtomicBool>) {
     }
 }
 
-fn answer(stream: &UnixStream, control: &Control, over: &AtomicBool) -> io::Result<()> {
+fn answer(stream: &UnixStream, control: &Control, waiting: &Waiting) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = Vec::new();
@@ -146,7 +177,7 @@ fn answer(stream: &UnixStream, control: &Control, over: &AtomicBool) -> io::Resu
         ["unplug", name] => match control.unplug(name) {
             Ok(removal) => {
                 told(to, name, removal)?;
-                wait(to, control, name, over)
+                waiting.count(|| wait(to, control, name))
             }
             Err(error) => writeln!(to, "error: {error}"),
         },
@@ -174,23 +205,21 @@ fn told(mut to: &UnixStream, name: &str, removal: Removal) -> io::Result<()> {
     }
 }
 
-/// Waits until the device is gone; or whoever asked is.
-fn wait(mut to: &UnixStream, control: &Control, name: &str, over: &AtomicBool) -> io::Result<()> {
+/// Waits until the device is gone, or whoever asked is.
+fn wait(mut to: &UnixStream, control: &Control, name: &str) -> io::Result<()> {
     to.set_nonblocking(true)?;
-    let mut gone = Ok(false);
-    while !over.load(Ordering::Acquire) {
-        gone = control.wait_gone(name, Duration::from_millis(200));
+    let gone = loop {
+        let gone = control.wait_gone(name, Duration::from_millis(200));
         match (&gone, to.read(&mut [0; 64])) {
-            (Ok(true) | Err(_), _) => break,
+            (Ok(true) | Err(_), _) => break gone,
             (_, Ok(0)) => return Ok(()),
             (_, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => {}
         }
-    }
+    };
     to.set_nonblocking(false)?;
     match gone {
-        Ok(true) => writeln!(to, "ok: {name} is gone"),
-        Ok(false) => writeln!(to, "error: {}", ControlError::Over),
+        Ok(_) => writeln!(to, "ok: {name} is gone"),
         Err(error) => writeln!(to, "error: {error}"),
     }
 }
