@@ -206,3 +206,42 @@ fn what_is_no_socket_is_left_alone() {
     assert_eq!(run.output().unwrap().status.code(), Some(125));
     assert_eq!(std::fs::read_to_string(place.socket()).unwrap(), "mine");
 }
+
+/// Each console block of the section, in its order; lines without a `$` are what the command prints.
+#[test]
+fn the_page_shows_what_happens() {
+    let place = Place::new("page");
+    if place.example().is_none() {
+        return;
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/msi-windows.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let section = page.split("\n## ").find(|section| section.starts_with("Live: ")).unwrap();
+    let mut background: Option<Waiting> = None;
+    let mut seen = 0;
+    for block in section.split("```console\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        for part in block.split("$ ").skip(1) {
+            let (command, shown) = part.split_once('\n').unwrap();
+            // The C compiler's is done.
+            let Some(args) = command.strip_prefix("softvfio ") else { continue };
+            seen += 1;
+            let words: Vec<&str> = args.split_whitespace().collect();
+            let mut run = Command::new(SOFTVFIO);
+            run.current_dir(&place.0).stderr(Stdio::null());
+            if let [words @ .., "&"] = &words[..] {
+                let mut child = run.args(words).stdout(Stdio::piped()).spawn().unwrap();
+                let stdout = BufReader::new(child.stdout.take().unwrap());
+                let session = background.insert(Waiting { child, stdout });
+                session.expect("waiting until");
+                continue;
+            }
+            let done = run.args(&words).output().unwrap();
+            assert_eq!(text(&done.stdout), shown, "{command}");
+            // qemu-img is the one that fails.
+            assert_eq!(done.status.success(), !args.contains("qemu-img"), "{command}");
+        }
+    }
+    assert_eq!(seen, 7);
+    background.unwrap().ends_well();
+}
