@@ -3,6 +3,8 @@
 mod ctl;
 mod demo;
 mod doctor;
+mod host;
+mod plan;
 mod replay;
 mod run;
 mod topology;
@@ -26,6 +28,10 @@ enum Command {
     /// The program of the demonstration.
     #[command(hide = true)]
     DemoClient(demo::DemoClient),
+    /// Show a host as VFIO sees it, or capture this machine into a profile.
+    Host(host::Host),
+    /// Check a guest's memory layout against a host, and propose one that is legal.
+    Plan(plan::Plan),
     /// Carry out recorded VFIO requests and compare the answers with what kernels gave.
     Replay(replay::Replay),
     /// Run a program on a software IOMMU with emulated devices.
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Demo(demo) => demo.run(),
         Command::DemoClient(client) => client.run(),
+        Command::Host(host) => host.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Replay(replay) => replay.run(),
         Command::Run(run) => run.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -6,7 +6,7 @@ use vfio::Abi;
 use vfio::device::PciFunction;
 
 use crate::hosts;
-use crate::machine::{Facts, Header, Machine};
+use crate::machine::{BadHeader, Facts, Header, Machine};
 use crate::world::function;
 
 /// A device to be placed on a host.
@@ -64,6 +64,25 @@ pub fn host_header(name: &str) -> Result<Map<String, Value>, String> {
     let first = text.lines().next().unwrap_or_default();
     let parsed = serde_json::from_str(first).or_else(|_| serde_json::from_str(&text));
     parsed.map_err(|error| format!("{name}: no header of a host: {error}"))
+}
+
+/// The machine of a header as it stands, with the header's own devices.
+///
+/// # Errors
+/// A sentence that names the member of the header that cannot be used.
+pub fn read(header: &Map<String, Value>) -> Result<Profile, String> {
+    let mut header = header.clone();
+    let sentence = |bad: BadHeader| format!("expected {}", bad.expected);
+    hosts::complete(&mut header).map_err(sentence)?;
+    let read = Header::read(&header).map_err(sentence)?;
+    let machine = Machine::build(&read, &Facts::default(), None, None).map_err(sentence)?;
+    Ok(Profile {
+        functions: machine.devices.iter().map(function).collect(),
+        host: machine.host,
+        abi: machine.abi,
+        notes: machine.notes,
+        header,
+    })
 }
 
 /// Puts devices on the host of a header.
@@ -203,6 +222,19 @@ mod tests {
             let machine = Machine::build(&machine, &Facts::default(), None, None).unwrap();
             assert_eq!((machine.host, machine.abi), (placed.host, placed.abi), "{name}");
         }
+    }
+
+    #[test]
+    fn a_header_is_read_with_its_own_devices() {
+        for (name, _) in hosts::list() {
+            let profile = read(&hosts::header(name).unwrap()).unwrap();
+            assert_eq!(profile.functions.len(), profile.host.groups.len(), "{name}");
+        }
+        let mut header = Map::new();
+        header.insert("built_in".into(), "x86-amd".into());
+        assert_eq!(read(&header).unwrap().host.iommus[0].kind, "amd-vi");
+        header.insert("page_size".into(), 5.into());
+        assert!(read(&header).unwrap_err().contains("page_size"));
     }
 
     #[test]

@@ -1,0 +1,128 @@
+//! `softvfio host`: the built-in hosts, one of them readably, or the machine that it runs on.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use plan::capture::{self, Capture};
+use plan::{BadInput, KnownHost, Style};
+use trace::hosts;
+
+use crate::plan::print;
+
+/// Shown, listed or captured.
+const DONE: u8 = 0;
+/// There is no IOMMU to capture.
+const NO_IOMMU: u8 = 1;
+/// A file cannot be used.
+const BAD_INPUT: u8 = 2;
+
+/// Options of `softvfio host`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  softvfio host                              # the built-in hosts
+  softvfio host x86-amd                      # one of them
+  softvfio host --capture                    # this machine, as a profile on standard output
+  softvfio host --capture box.json           # into a file that is not there yet
+  softvfio host --root /tmp/box              # what a copy of /sys (and /proc) of a machine says
+  softvfio plan --host box.json --ram 64G    # a profile is a host for every command
+
+What is read, from DIR or /: sys/kernel/iommu_groups, sys/class/iommu, sys/bus/pci/devices,
+sys/module/vfio_iommu_type1/parameters, proc/self/limits, proc/sys/kernel. No device is opened;
+what these files do not say is listed as not known.
+
+Exit status: 0 when done, 1 when there is no IOMMU to capture, 2 when a file cannot be used.")]
+pub(crate) struct Host {
+    /// A built-in host, or a file with a header; with --capture the file to write.
+    #[arg(value_name = "NAME|FILE")]
+    name: Option<OsString>,
+    /// Capture this machine into a profile.
+    #[arg(long)]
+    capture: bool,
+    /// Look at a copy of a machine's files, not at this machine.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Write JSON for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Host {
+    /// Does it, prints, and says how it went.
+    pub(crate) fn run(&self) -> ExitCode {
+        let outcome = match &self.name {
+            _ if self.capture => self.capture(),
+            Some(_) if self.root.is_some() => {
+                Err(BadInput::new("--root", "expected --capture beside a file's name"))
+            }
+            Some(name) => self.show(Path::new(name)),
+            None if self.root.is_some() => self.capture(),
+            None => return list(self.json),
+        };
+        outcome.unwrap_or_else(|bad| {
+            eprintln!("softvfio: {bad}");
+            ExitCode::from(BAD_INPUT)
+        })
+    }
+
+    fn show(&self, name: &Path) -> Result<ExitCode, BadInput> {
+        let host = KnownHost::load(name)?;
+        for note in &host.notes {
+            eprintln!("softvfio: {}: {note}", host.name);
+        }
+        Ok(self.print(&host))
+    }
+
+    fn print(&self, host: &KnownHost) -> ExitCode {
+        if self.json {
+            return print(&format!("{:#}\n", host.json()), DONE);
+        }
+        print(&host.text(Style::for_output(io::stdout().is_terminal())), DONE)
+    }
+
+    fn capture(&self) -> Result<ExitCode, BadInput> {
+        let root = self.root.as_deref().unwrap_or(Path::new("/"));
+        let header = match capture::capture(root)? {
+            Capture::Machine(header) => header,
+            Capture::NoIommu(why) => {
+                eprintln!("softvfio: {why}");
+                return Ok(ExitCode::from(NO_IOMMU));
+            }
+        };
+        if !self.capture {
+            let host = KnownHost::of_header(&header, &root.display().to_string())?;
+            return Ok(self.print(&host));
+        }
+        let line = format!("{}\n", serde_json::Value::Object(header));
+        let Some(name) = self.name.as_deref().filter(|name| *name != "-") else {
+            return Ok(print(&line, DONE));
+        };
+        let path = Path::new(name);
+        let cannot = |error: io::Error| {
+            let what = match error.kind() {
+                ErrorKind::AlreadyExists => "expected a file that is not there yet".to_owned(),
+                _ => format!("the file cannot be written: {error}"),
+            };
+            BadInput::new(path.display(), what)
+        };
+        let mut file = File::create_new(path).map_err(cannot)?;
+        file.write_all(line.as_bytes()).map_err(cannot)?;
+        eprintln!("softvfio: {} is written", path.display());
+        Ok(ExitCode::from(DONE))
+    }
+}
+
+/// Lists the built-in hosts.
+pub(crate) fn list(json: bool) -> ExitCode {
+    if json {
+        let hosts: Vec<_> = hosts::list()
+            .map(|(name, about)| serde_json::json!({"name": name, "about": about}))
+            .collect();
+        return print(&format!("{:#}\n", serde_json::Value::Array(hosts)), DONE);
+    }
+    let lines: String = hosts::list().map(|(name, about)| format!("{name:20} {about}\n")).collect();
+    print(&lines, DONE)
+}

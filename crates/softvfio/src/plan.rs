@@ -1,0 +1,196 @@
+//! `softvfio plan`: a guest's layout checked against a host.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use plan::{BadInput, KnownHost, Memlock, Plan as Answer, Question, Style, Wish, Wishes};
+use plan::{layout, preset, size};
+
+/// The layout is legal.
+const LEGAL: u8 = 0;
+/// It is not.
+const NOT_LEGAL: u8 = 1;
+/// An argument or a file cannot be used.
+const BAD_INPUT: u8 = 2;
+
+/// Options of `softvfio plan`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  softvfio plan --host arm-smmuv3-its --ram 4G@0
+  softvfio plan --host x86-amd --layout qemu-q35 --ram 1T --devices 4 --guest-viommu
+  softvfio plan --host x86-intel-39bit --ram 8G@0 --bar gpu=16G@0x8000000000
+  softvfio plan --host arm-smmuv3-its-user --ram 4G@0 --msi-window 1M@0x8000000
+  softvfio host --capture box.json; softvfio plan --host box.json --layout guest.json --json
+
+Sizes: 4096, 0x1000, 2M, 1.5T (powers of 1024). What has no address is placed where the host allows
+it. A preset takes one --ram, all of the guest's memory.
+
+Exit status: 0 when every mapping would be made, 1 when one would not, 2 when an argument or a file
+cannot be used. Presets, the JSON and worked examples: docs/plan.md.")]
+pub(crate) struct Plan {
+    /// The host: a built-in one, or a file with a header; `help` lists the built-in ones.
+    #[arg(long, value_name = "NAME|FILE")]
+    host: OsString,
+    /// A bank of RAM. Repeat for more.
+    #[arg(long, value_name = "SIZE[@ADDR]")]
+    ram: Vec<String>,
+    /// A BAR that is mapped for other devices. Repeat for more.
+    #[arg(long, value_name = "NAME=SIZE[@ADDR]")]
+    bar: Vec<String>,
+    /// An MSI window to register, where the host's policy is `user`. Repeat for more.
+    #[arg(long, value_name = "SIZE[@ADDR]")]
+    msi_window: Vec<String>,
+    /// A layout to start from: a file, or the preset of a VMM; `help` lists the presets.
+    #[arg(long, value_name = "FILE|PRESET")]
+    layout: Option<OsString>,
+    /// Groups that the container has, in place of all.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    group: Option<Vec<u32>>,
+    /// The page that mappings are made of: cuts are multiples of it, page tables are counted by it.
+    #[arg(long, value_name = "4K|2M|1G")]
+    iommu_page: Option<String>,
+    /// The guest has an IOMMU: every device an address space of its own.
+    #[arg(long)]
+    guest_viommu: bool,
+    /// Devices assigned.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    devices: u32,
+    /// A limit on locked memory that counts. (The host's own is advice: it can be raised.)
+    #[arg(long, value_name = "SIZE|unlimited")]
+    memlock: Option<String>,
+    /// Write JSON for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Plan {
+    /// Plans, prints, and says how it is.
+    pub(crate) fn run(&self) -> ExitCode {
+        if self.host == "help" {
+            return crate::host::list(false);
+        }
+        if self.layout.as_deref().is_some_and(|l| l == "help") {
+            let presets = preset::PRESETS.iter();
+            let lines: String = presets.map(|p| format!("{:22} {}\n", p.name, p.about)).collect();
+            return print(&lines, LEGAL);
+        }
+        match self.answer() {
+            Ok((text, status)) => print(&text, status),
+            Err(bad) => {
+                eprintln!("softvfio: {bad}");
+                ExitCode::from(BAD_INPUT)
+            }
+        }
+    }
+
+    fn answer(&self) -> Result<(String, u8), BadInput> {
+        let host = KnownHost::load(Path::new(&self.host))?;
+        for note in &host.notes {
+            eprintln!("softvfio: {}: {note}", host.name);
+        }
+        let argument = |option: &str, text: &str| {
+            let place = format!("{option} {}", text.chars().take(60).collect::<String>());
+            move |what: String| BadInput::new(place, what)
+        };
+        let iommu_page = match &self.iommu_page {
+            None => None,
+            Some(text) => Some(size::parse(text).map_err(argument("--iommu-page", text))?),
+        };
+        let memlock = match &self.memlock {
+            None => None,
+            Some(text) => Some(Memlock::parse(text).map_err(argument("--memlock", text))?),
+        };
+        let question = Question {
+            groups: self.group.clone(),
+            iommu_page,
+            guest_viommu: self.guest_viommu,
+            devices: self.devices,
+            memlock,
+            ..Question::new(&host, self.wishes()?)
+        };
+        let answer = Answer::make(question)?;
+        let text = if self.json {
+            format!("{:#}\n", answer.json())
+        } else {
+            answer.text(Style::for_output(io::stdout().is_terminal()))
+        };
+        Ok((text, if answer.is_legal() { LEGAL } else { NOT_LEGAL }))
+    }
+
+    /// What the arguments ask for.
+    fn wishes(&self) -> Result<Wishes, BadInput> {
+        let mut ram = Vec::new();
+        for (n, text) in self.ram.iter().enumerate() {
+            ram.push(wish("--ram", text, format!("ram{n}"), text)?);
+        }
+        let mut wishes = match &self.layout {
+            None => Wishes::default(),
+            Some(named) => match named.to_str().and_then(preset::find) {
+                Some(preset) => from_preset(preset, std::mem::take(&mut ram))?,
+                None => {
+                    let path = Path::new(named);
+                    if !path.exists() && named.to_str().is_some_and(|n| !n.contains(['/', '.'])) {
+                        let what = format!("expected a file, or a preset: {}", preset::names());
+                        return Err(BadInput::new(path.display(), what));
+                    }
+                    layout::read(path)?
+                }
+            },
+        };
+        wishes.ram.extend(ram);
+        for text in &self.bar {
+            let (name, rest) = text.split_once('=').ok_or_else(|| {
+                let shown: String = text.chars().take(60).collect();
+                BadInput::new(format!("--bar {shown}"), "expected NAME=SIZE or NAME=SIZE@ADDRESS")
+            })?;
+            layout::check_name(name).map_err(|what| BadInput::new("--bar", what))?;
+            wishes.bars.push(wish("--bar", text, name.to_owned(), rest)?);
+        }
+        for (n, text) in self.msi_window.iter().enumerate() {
+            wishes.windows.push(wish("--msi-window", text, format!("msi{n}"), text)?);
+        }
+        if wishes.ram.is_empty() && wishes.bars.is_empty() && wishes.windows.is_empty() {
+            let what = "expected something to map: --ram, --bar, --msi-window or --layout";
+            return Err(BadInput::new("plan", what));
+        }
+        Ok(wishes)
+    }
+}
+
+fn from_preset(preset: &preset::Preset, ram: Vec<Wish>) -> Result<Wishes, BadInput> {
+    let bad = |what: String| BadInput::new(format!("--layout {}", preset.name), what);
+    let [Wish { size, first: None, .. }] = ram[..] else {
+        let what = "a preset takes all of the guest's memory in one --ram SIZE, without an address";
+        return Err(bad(what.into()));
+    };
+    preset.wishes(size).map_err(bad)
+}
+
+/// What one argument asks for: `text` in all, of which `rest` is size and address.
+fn wish(option: &str, text: &str, name: String, rest: &str) -> Result<Wish, BadInput> {
+    let shown: String = text.chars().take(60).collect();
+    let bad = |what: String| BadInput::new(format!("{option} {shown}"), what);
+    let (size, first) = size::parse_at(rest).map_err(bad)?;
+    if size == 0 {
+        return Err(bad("expected a size, found 0".into()));
+    }
+    if first.is_some_and(|first| iommu::IovaRange::sized(first, size).is_none()) {
+        return Err(bad("expected it to end below 2^64".into()));
+    }
+    Ok(Wish { name, size, first })
+}
+
+/// Writes text; a reader who has seen enough is no failure.
+pub(crate) fn print(text: &str, status: u8) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("softvfio: cannot write: {error}");
+            ExitCode::from(BAD_INPUT)
+        }
+        _ => ExitCode::from(status),
+    }
+}
