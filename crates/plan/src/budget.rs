@@ -291,8 +291,8 @@ mod tests {
             let end = u128::from(range.last()) + 1;
             while at < end {
                 let fits = |size: &&u64| {
-                    let size = u128::from(**size);
-                    **size <= page && at.is_multiple_of(size) && at + size <= end
+                    let bytes = u128::from(**size);
+                    **size <= page && at.is_multiple_of(bytes) && at + bytes <= end
                 };
                 let size = [1u64 << 30, 1 << 21, 1 << 12].iter().find(fits).copied().unwrap();
                 for level in 1..levels {

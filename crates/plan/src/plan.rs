@@ -268,6 +268,7 @@ impl<'a> Plan<'a> {
                 Some(why) => {
                     writeln!(out, "{}; no other is proposed: {why}\n", style.bad("not legal"))
                 }
+                None if self.blocked.is_some() => writeln!(out, "the layout itself is legal\n"),
                 None => writeln!(out, "{}\n", style.good("legal")),
             };
         };
