@@ -35,6 +35,7 @@ pub mod report;
 mod request;
 mod session;
 mod span;
+mod watch;
 mod world;
 
 #[cfg(feature = "planted")]
@@ -52,3 +53,4 @@ pub use machine::{Facts, dialect_of};
 pub use reader::{Line, MAX_LINE, ReadError, Reader};
 pub use report::Tally;
 pub use session::{Options, Outcome, Session, Step, Verdict, answered};
+pub use watch::Change;

@@ -2,9 +2,9 @@
 
 use std::io::BufRead;
 
-use iommu::Dialect;
+use iommu::{Dialect, Host};
 use serde_json::{Map, Value};
-use vfio::Abi;
+use vfio::{Abi, Container, ContainerId, Refusal};
 
 use crate::compare::{Difference, compare};
 use crate::deviation::{self, Deviation};
@@ -14,6 +14,7 @@ use crate::ops::{self, Answer, Stop};
 use crate::reader::{Line, ReadError, Reader};
 use crate::request::Request;
 use crate::span;
+use crate::watch::Change;
 use crate::world::World;
 
 /// How to replay.
@@ -64,6 +65,8 @@ pub struct Outcome {
     pub got: Map<String, Value>,
     /// Why we refuse, for people.
     pub why: Option<String>,
+    /// The same, for programs, when it was VFIO that refused.
+    pub refusal: Option<Refusal>,
     /// How the two compare.
     pub verdict: Verdict,
 }
@@ -159,6 +162,27 @@ impl<R: BufRead> Session<R> {
         self.needs_known = true;
     }
 
+    /// Keeps what changes from now on for [`take_changes`](Self::take_changes).
+    pub fn watch(&mut self) {
+        self.world.watch();
+    }
+
+    /// What has changed since the last time, in order; nothing unless it is
+    /// [watched](Self::watch).
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.world.take_changes()
+    }
+
+    /// The machine that answers.
+    pub fn host(&self) -> &Host {
+        self.world.host()
+    }
+
+    /// A container, while it is open or has groups.
+    pub fn container(&self, id: ContainerId) -> Option<&Container> {
+        self.world.container(id)
+    }
+
     /// Carries out the next line; `None` at the end.
     ///
     /// # Errors
@@ -181,7 +205,7 @@ impl<R: BufRead> Session<R> {
                 } else {
                     "the line names no operation".into()
                 });
-                (Answer { fields: Map::new(), why }, false)
+                (Answer { fields: Map::new(), why, refusal: None }, false)
             }
             Err(Stop::Unknown(name)) => {
                 return Err(self.error(&line, "op", format!("a known operation, found {name:?}")));
@@ -197,6 +221,7 @@ impl<R: BufRead> Session<R> {
             want,
             got: answer.fields,
             why: answer.why,
+            refusal: answer.refusal,
             verdict,
         }))))
     }

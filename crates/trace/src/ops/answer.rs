@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use uapi::Errno;
+use vfio::Refusal;
 
 /// Why a system call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,12 +11,14 @@ pub(crate) struct Failure {
     pub(crate) errno: Errno,
     /// The reason, for people.
     pub(crate) why: String,
+    /// The reason, for programs, when VFIO has one.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 impl Failure {
     /// A failure that VFIO has no part in.
     pub(crate) fn new(errno: Errno, why: impl Into<String>) -> Self {
-        Self { errno, why: why.into() }
+        Self { errno, why: why.into(), refusal: None }
     }
 }
 
@@ -29,13 +32,15 @@ pub(crate) struct Answer {
     pub(crate) fields: Map<String, Value>,
     /// The reason of a refusal, for people.
     pub(crate) why: Option<String>,
+    /// The same, for programs, when VFIO refused.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 impl Answer {
     /// `ret` or `errno`.
     pub(crate) fn of(result: &Sys) -> Self {
         let mut fields = Map::new();
-        let mut why = None;
+        let (mut why, mut refusal) = (None, None);
         match result {
             Ok(ret) => {
                 fields.insert("ret".into(), Value::from(*ret));
@@ -45,9 +50,10 @@ impl Answer {
                 let value = errno.name().map_or_else(|| errno.number().into(), Value::from);
                 fields.insert("errno".into(), value);
                 why = Some(failure.why.clone());
+                refusal.clone_from(&failure.refusal);
             }
         }
-        Self { fields, why }
+        Self { fields, why, refusal }
     }
 
     /// `ret` 0 for any success.
@@ -64,7 +70,8 @@ impl Answer {
     pub(crate) fn killed(signal: &str) -> Self {
         let mut fields = Map::new();
         fields.insert("killed".into(), Value::from(signal));
-        Self { fields, why: Some(format!("the process would be killed by {signal}")) }
+        let why = Some(format!("the process would be killed by {signal}"));
+        Self { fields, why, refusal: None }
     }
 
     /// One more member.

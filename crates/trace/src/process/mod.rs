@@ -89,6 +89,8 @@ pub(crate) struct Process {
     released: Vec<File>,
     /// Faults of devices that nobody has asked for yet.
     faults: Vec<(DeviceId, Fault)>,
+    /// The same for whoever watches, if anybody does.
+    watched: Option<Vec<(DeviceId, Fault)>>,
     arena: u64,
     bitmap: u64,
     scratch: u64,
@@ -110,6 +112,7 @@ impl Process {
             decoding: BTreeMap::new(),
             released: Vec::new(),
             faults: Vec::new(),
+            watched: None,
             arena: 0,
             bitmap: 0,
             scratch: 0,
@@ -142,9 +145,24 @@ impl Process {
 
     /// Keeps a device's fault, the first ones of many.
     fn add_fault(&mut self, device: DeviceId, fault: Fault) {
+        if let Some(watched) = &mut self.watched
+            && watched.len() < MAX_FAULTS
+        {
+            watched.push((device, fault));
+        }
         if self.faults.len() < MAX_FAULTS {
             self.faults.push((device, fault));
         }
+    }
+
+    /// Keeps faults for whoever watches, too.
+    pub(crate) fn watch(&mut self) {
+        self.watched = Some(Vec::new());
+    }
+
+    /// The faults that whoever watches has not seen.
+    pub(crate) fn take_watched(&mut self) -> Vec<(DeviceId, Fault)> {
+        self.watched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The faults since the last time.

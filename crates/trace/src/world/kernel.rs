@@ -78,7 +78,8 @@ fn ctx<'a>(
 
 impl World {
     fn refused(&self, refusal: &Refusal) -> Failure {
-        Failure::new(refusal.errno(&self.system.shared().host.dialect), refusal.to_string())
+        let errno = refusal.errno(&self.system.shared().host.dialect);
+        Failure { refusal: Some(refusal.clone()), ..Failure::new(errno, refusal.to_string()) }
     }
 
     /// Opens `/dev/vfio/vfio`.
@@ -119,6 +120,7 @@ impl World {
     /// Tells VFIO of files whose last reference has gone.
     pub(crate) fn close_released(&mut self) {
         for file in self.process.take_released() {
+            let container = self.container_at(file);
             let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.table);
             match file {
                 File::Container(id) => self.containers.close(id),
@@ -134,12 +136,14 @@ impl World {
                 File::Other => {}
             }
             self.containers.drop_dead();
+            self.tell(container);
         }
     }
 
     /// A request on a descriptor.
     pub(crate) fn ioctl(&mut self, fd: i32, request: u32, arg: u64) -> Sys {
         let file = self.process.file(fd).ok_or_else(|| closed(Errno::EBADF, fd))?;
+        let container = self.container_at(file);
         let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.table);
         let answer = match file {
             File::Container(id) => self.system.container_ioctl(id, &mut ctx, request, arg),
@@ -149,6 +153,7 @@ impl World {
                 return Err(Failure::new(Errno::ENOTTY, "the descriptor is none of VFIO's"));
             }
         };
+        self.tell(container);
         answer.map_err(|refusal| self.refused(&refusal))
     }
 

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod params;
+mod watch;
 
 use std::collections::BTreeSet;
 
@@ -10,6 +11,7 @@ use vfio::{Abi, ContainerTable, DeviceId, DeviceTable, Driver, System};
 use crate::machine::{DeviceSpec, Machine};
 
 use crate::process::Process;
+use crate::watch::{Change, Events};
 pub(crate) use kernel::function;
 
 /// A device by its names.
@@ -61,6 +63,9 @@ pub(crate) struct World {
     bar0_base: u64,
     /// Devices whose memory was mapped: pins need to know whether they decode it.
     regions: BTreeSet<DeviceId>,
+    /// Where address spaces tell their changes, when somebody watches.
+    events: Option<Events>,
+    changes: Vec<Change>,
 }
 
 impl World {
@@ -98,6 +103,8 @@ impl World {
             memories: Vec::new(),
             disable_hugepages: machine.disable_hugepages,
             regions: BTreeSet::new(),
+            events: None,
+            changes: Vec::new(),
             system,
         }
     }
