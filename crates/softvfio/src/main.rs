@@ -3,8 +3,10 @@
 mod ctl;
 mod demo;
 mod doctor;
+mod draw;
 mod host;
 mod plan;
+mod progress;
 mod replay;
 mod run;
 mod topology;
@@ -34,6 +36,8 @@ enum Command {
     Plan(plan::Plan),
     /// Carry out recorded VFIO requests and compare the answers with what kernels gave.
     Replay(replay::Replay),
+    /// Draw what is where in an I/O address space: of a trace, a host or a layout.
+    Draw(draw::Draw),
     /// Run a program on a software IOMMU with emulated devices.
     Run(run::Run),
     /// Try what `run` needs, and say what to enable.
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Host(host) => host.run(),
         Command::Plan(plan) => plan.run(),
         Command::Replay(replay) => replay.run(),
+        Command::Draw(draw) => draw.run(),
         Command::Run(run) => run.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Ctl(ctl) => ctl.run(),

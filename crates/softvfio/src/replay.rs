@@ -203,7 +203,7 @@ impl Replay {
 }
 
 /// The header of a host's file.
-fn header_of(file: &str) -> Result<Map<String, Value>, ReadError> {
+pub(crate) fn header_of(file: &str) -> Result<Map<String, Value>, ReadError> {
     let error = |expected: String| ReadError { file: file.into(), line: 1, column: 0, expected };
     if !file.contains(['/', '.']) && file != "-" && !Path::new(file).exists() {
         let names = hosts::names();
@@ -216,7 +216,7 @@ fn header_of(file: &str) -> Result<Map<String, Value>, ReadError> {
     Ok(line.members)
 }
 
-fn open(file: &str) -> Result<Box<dyn BufRead>, ReadError> {
+pub(crate) fn open(file: &str) -> Result<Box<dyn BufRead>, ReadError> {
     if file == "-" {
         return Ok(Box::new(BufReader::new(io::stdin())));
     }
@@ -226,7 +226,7 @@ fn open(file: &str) -> Result<Box<dyn BufRead>, ReadError> {
     }
 }
 
-fn cannot_open(file: &str, error: &io::Error) -> ReadError {
+pub(crate) fn cannot_open(file: &str, error: &io::Error) -> ReadError {
     let expected = format!("a readable file: {error}");
     ReadError { file: file.to_owned(), line: 0, column: 0, expected }
 }

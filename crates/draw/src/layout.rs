@@ -1,0 +1,121 @@
+//! A guest's layout: what shall be where.
+//!
+//! ```json
+//! {"name": "my guest",
+//!  "ram": [{"start": "0x0", "size": "0x10000000", "name": "low"}],
+//!  "bars": [{"start": "0x8000000000", "size": 16384, "name": "nvme BAR0"}]}
+//! ```
+
+use iommu::IovaRange;
+use serde_json::{Map, Value};
+
+use crate::scene::{Area, Column, Kind};
+use crate::story::parse;
+
+/// A guest's layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// What it is called.
+    pub name: Option<String>,
+    /// What is where.
+    pub column: Column,
+}
+
+/// Whether an object is a layout.
+#[must_use]
+pub fn is_layout(members: &Map<String, Value>) -> bool {
+    members.contains_key("ram") || members.contains_key("bars")
+}
+
+impl Layout {
+    /// Reads a layout.
+    ///
+    /// # Errors
+    /// Where and what was expected: `ram[2].size: expected ...`.
+    pub fn read(members: &Map<String, Value>) -> Result<Self, String> {
+        let mut areas = Vec::new();
+        for (member, kind) in [("ram", Kind::Ram), ("bars", Kind::Bar)] {
+            let list = match members.get(member) {
+                None => continue,
+                Some(Value::Array(list)) => list,
+                Some(_) => return Err(format!("{member}: expected a list")),
+            };
+            for (at, value) in list.iter().enumerate() {
+                let place = format!("{member}[{at}]");
+                areas.push(area(value, kind, &place)?);
+            }
+        }
+        areas.sort_by_key(|a: &Area| (a.range.first(), std::cmp::Reverse(a.range.last())));
+        let name = members.get("name").and_then(Value::as_str).map(str::to_owned);
+        let column = Column { title: "the guest".into(), apertures: Vec::new(), areas };
+        Ok(Self { name, column })
+    }
+}
+
+fn area(value: &Value, kind: Kind, place: &str) -> Result<Area, String> {
+    let Value::Object(members) = value else {
+        return Err(format!("{place}: expected an object with start and size"));
+    };
+    let number = |member: &str| {
+        let value = members.get(member);
+        let number = match value {
+            Some(Value::Number(number)) => number.as_u64(),
+            Some(Value::String(text)) => parse(text),
+            _ => None,
+        };
+        number.ok_or_else(|| match value {
+            Some(found) => {
+                let found = crate::size::cut(&found.to_string(), 40);
+                format!("{place}.{member}: expected a number of at most 64 bits, found {found}")
+            }
+            None => format!("{place}: expected a member {member}"),
+        })
+    };
+    let (start, size) = (number("start")?, number("size")?);
+    let range = IovaRange::sized(start, size).ok_or_else(|| {
+        format!("{place}.size: expected a size that is not 0 and ends within 2^64, found {size:#x}")
+    })?;
+    let name = members.get("name").and_then(Value::as_str);
+    let name = name.map_or_else(|| format!("{} {place}", kind.legend()), str::to_owned);
+    Ok(Area { range, kind, name, note: String::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Layout, String> {
+        Layout::read(&serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn numbers_are_hexadecimal_text_or_numbers() {
+        let layout =
+            read(r#"{"ram":[{"start":"0x1000","size":4096,"name":"low"}],"bars":[]}"#).unwrap();
+        let area = &layout.column.areas[0];
+        assert_eq!((area.range.last(), area.name.as_str()), (0x1fff, "low"));
+        let top = read(r#"{"ram":[{"start":"0xfffffffffffff000","size":"0x1000"}]}"#).unwrap();
+        assert_eq!(top.column.areas[0].range.last(), u64::MAX);
+    }
+
+    #[test]
+    fn what_is_wrong_names_its_place() {
+        let cases = [
+            (r#"{"ram":7}"#, "ram: expected a list"),
+            (r#"{"ram":[7]}"#, "ram[0]: expected an object with start and size"),
+            (r#"{"bars":[{"start":0}]}"#, "bars[0]: expected a member size"),
+            (
+                r#"{"bars":[{"start":"x","size":1}]}"#,
+                "bars[0].start: expected a number of at most 64 bits, found \"x\"",
+            ),
+            (
+                r#"{"ram":[{"start":4096,"size":"0xffffffffffffffff"}]}"#,
+                "ram[0].size: expected a size that is not 0 and ends within 2^64, found \
+                 0xffffffffffffffff",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(text).unwrap_err(), expected);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! An address space at one moment: what is drawn, before anybody knows where.
+
+use iommu::{IovaRange, ReservedKind};
+
+/// What a part of an address space is. Each has a pattern, a character and a colour of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Guest memory of a layout.
+    Ram,
+    /// A device's memory of a layout.
+    Bar,
+    /// A mapping.
+    Mapping,
+    /// An MSI window: the driver's, or one that a user registered.
+    Window,
+    /// A page of a window with a doorbell behind it.
+    Doorbell,
+    /// The range of MSIs that are not translated.
+    Msi,
+    /// Addresses that nobody may use, or that must stay identity mapped.
+    Reserved,
+    /// Identity mapped at boot; mappings may use it.
+    Relaxable,
+}
+
+impl Kind {
+    /// All of them, in the order of a legend.
+    pub const ALL: [Self; 8] = [
+        Self::Mapping,
+        Self::Ram,
+        Self::Bar,
+        Self::Window,
+        Self::Doorbell,
+        Self::Msi,
+        Self::Reserved,
+        Self::Relaxable,
+    ];
+
+    /// What a legend calls it.
+    #[must_use]
+    pub const fn legend(self) -> &'static str {
+        match self {
+            Self::Ram => "RAM",
+            Self::Bar => "BAR",
+            Self::Mapping => "mapped",
+            Self::Window => "MSI window",
+            Self::Doorbell => "doorbell",
+            Self::Msi => "MSIs, not translated",
+            Self::Reserved => "reserved",
+            Self::Relaxable => "direct-relaxable",
+        }
+    }
+
+    /// The kind of a reserved region.
+    #[must_use]
+    pub const fn of(kind: ReservedKind) -> Self {
+        match kind {
+            ReservedKind::Direct | ReservedKind::Reserved => Self::Reserved,
+            ReservedKind::DirectRelaxable => Self::Relaxable,
+            ReservedKind::Msi => Self::Msi,
+            ReservedKind::SwMsi => Self::Window,
+        }
+    }
+}
+
+/// A part of an address space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Where.
+    pub range: IovaRange,
+    /// What.
+    pub kind: Kind,
+    /// What to call it, in a few words.
+    pub name: String,
+    /// What else to say, besides range and size.
+    pub note: String,
+}
+
+/// Areas side by side with others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    /// What it shows.
+    pub title: String,
+    /// Addresses that exist at all: the page tables express them. None: all.
+    pub apertures: Vec<IovaRange>,
+    /// What is there, by ascending address. An area may lie within an earlier one.
+    pub areas: Vec<Area>,
+}
+
+/// What went wrong somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MarkKind {
+    /// A request was refused.
+    Refused,
+    /// A device met no memory.
+    Fault,
+    /// What shall be there cannot be.
+    Collision,
+}
+
+impl MarkKind {
+    /// What a legend calls it.
+    #[must_use]
+    pub const fn legend(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Fault => "fault",
+            Self::Collision => "collision",
+        }
+    }
+}
+
+/// Something that went wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// What.
+    pub kind: MarkKind,
+    /// The request, from 1; 0 when there was none.
+    pub request: u64,
+    /// Where; `None` when it is about no address.
+    pub range: Option<IovaRange>,
+    /// What happened, in a sentence.
+    pub text: String,
+}
+
+/// An address space at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scene {
+    /// What it is.
+    pub title: String,
+    /// More about it.
+    pub subtitle: String,
+    /// One or two columns; more are not drawn.
+    pub columns: Vec<Column>,
+    /// What went wrong.
+    pub marks: Vec<Mark>,
+}
+
+impl Mark {
+    /// What it is, in a few words.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.kind {
+            MarkKind::Collision => "collision".into(),
+            kind => format!("request {}, {}", self.request, kind.legend()),
+        }
+    }
+
+    /// All of it in a line.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match self.kind {
+            MarkKind::Collision => self.text.clone(),
+            _ => format!("request {}: {}", self.request, self.text),
+        }
+    }
+}
+
+impl Scene {
+    /// Marks where areas of the last column lie on what the first reserves, or outside of what it
+    /// translates. Returns how many there are.
+    pub fn collide(&mut self) -> usize {
+        let (Some(first), Some(last)) = (self.columns.first(), self.columns.last()) else {
+            return 0;
+        };
+        if self.columns.len() < 2 {
+            return 0;
+        }
+        let before = self.marks.len();
+        for area in &last.areas {
+            for other in first.areas.iter().filter(|o| o.kind != Kind::Relaxable) {
+                if let Some(range) = area.range.intersection(other.range) {
+                    let text = format!("{} lies on {}", area.name, other.name);
+                    let kind = MarkKind::Collision;
+                    self.marks.push(Mark { kind, request: 0, range: Some(range), text });
+                }
+            }
+            let outside = !first.apertures.is_empty()
+                && !first.apertures.iter().any(|a| a.covers(area.range));
+            if outside {
+                let text = format!("{} lies outside of what the IOMMU translates", area.name);
+                let kind = MarkKind::Collision;
+                self.marks.push(Mark { kind, request: 0, range: Some(area.range), text });
+            }
+        }
+        self.marks.len() - before
+    }
+
+    /// From the first to the last address that matters.
+    #[must_use]
+    pub fn span(&self) -> IovaRange {
+        let areas = self.columns.iter().flat_map(|c| c.areas.iter().map(|a| a.range));
+        let apertures = self.columns.iter().flat_map(|c| c.apertures.iter().copied());
+        let marks = self.marks.iter().filter_map(|m| m.range);
+        hull(areas.chain(apertures).chain(marks))
+    }
+}
+
+/// The smallest range from 0 that holds all of `ranges`.
+pub(crate) fn hull(ranges: impl Iterator<Item = IovaRange>) -> IovaRange {
+    let last = ranges.map(IovaRange::last).max().unwrap_or(0xfff);
+    IovaRange::new(0, last.max(0xfff)).unwrap_or(IovaRange::ALL)
+}

@@ -1,0 +1,134 @@
+//! Sizes and ranges for people.
+
+use iommu::IovaRange;
+
+/// The number of bytes of a range, which may be 2^64.
+#[must_use]
+pub fn bytes(range: IovaRange) -> u128 {
+    u128::from(range.last() - range.first()) + 1
+}
+
+/// A number of bytes in the largest unit that it fills, with one decimal unless it is whole; `~` says
+/// that it was rounded.
+#[must_use]
+pub fn human(bytes: u128) -> String {
+    const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut unit, mut scale) = (0, 1u128);
+    while unit + 1 < UNITS.len() && bytes >= scale * 1024 {
+        scale *= 1024;
+        unit += 1;
+    }
+    if bytes.is_multiple_of(scale) {
+        return format!("{} {}", bytes / scale, UNITS[unit]);
+    }
+    let tenths = (bytes * 10 + scale / 2) / scale;
+    let exact = if (bytes * 10).is_multiple_of(scale) { "" } else { "~" };
+    match tenths % 10 {
+        0 => format!("{exact}{} {}", tenths / 10, UNITS[unit]),
+        tenth => format!("{exact}{}.{tenth} {}", tenths / 10, UNITS[unit]),
+    }
+}
+
+/// First and last byte, and the size.
+#[must_use]
+pub fn span(range: IovaRange) -> String {
+    format!("{:#x}\u{2013}{:#x} \u{b7} {}", range.first(), range.last(), human(bytes(range)))
+}
+
+/// A count with its digits in groups of three.
+#[must_use]
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `text`, cut to `width` characters with an ellipsis.
+#[must_use]
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    short.truncate(short.trim_end().len());
+    if width > 0 {
+        short.push('\u{2026}');
+    }
+    short
+}
+
+/// `text` in lines of at most `width` characters, broken between words where there are any; at most
+/// `lines`, the last of which ends in an ellipsis when more would follow.
+#[must_use]
+pub fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut out: Vec<String> = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let used = line.chars().count();
+            let room = width.saturating_sub(used + usize::from(used > 0));
+            if word.len() <= room {
+                if used > 0 {
+                    line.push(' ');
+                }
+                line.extend(word);
+                break;
+            }
+            if used > 0 {
+                out.push(std::mem::take(&mut line));
+                continue;
+            }
+            // A word longer than a line.
+            let rest = word.split_off(width);
+            out.push(word.into_iter().collect());
+            word = rest;
+        }
+    }
+    if !line.is_empty() {
+        out.push(line);
+    }
+    if out.len() > lines {
+        let rest = out.split_off(lines.saturating_sub(1)).join(" ");
+        out.push(cut(&rest, width));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let cases = [
+            (1, "1 bytes"),
+            (4096, "4 KiB"),
+            (0x10_0000, "1 MiB"),
+            (1536, "1.5 KiB"),
+            (0x7ff_ffff, "~128 MiB"),
+            (1 << 64, "16 EiB"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(human(bytes), text);
+        }
+        assert_eq!(span(IovaRange::ALL), "0x0\u{2013}0xffffffffffffffff \u{b7} 16 EiB");
+        assert_eq!((count(7), count(1_234_567)), ("7".into(), "1,234,567".into()));
+    }
+
+    #[test]
+    fn lines_are_never_too_long() {
+        assert_eq!(wrap("one two three", 7, 9), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij k", 4, 9), ["abcd", "efgh", "ij k"]);
+        assert_eq!(wrap("one two three four", 5, 2), ["one", "two\u{2026}"]);
+        assert_eq!(wrap("", 5, 2), [""; 0]);
+        assert_eq!(cut("abcdef", 4), "abc\u{2026}");
+    }
+}

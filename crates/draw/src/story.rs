@@ -1,0 +1,408 @@
+//! What happened in an address space, from a trace that is replayed: what was there, from which
+//! request to which, and what went wrong.
+//!
+//! A story costs about 50 bytes for each mapping that ever was; nothing is kept of the requests.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::BufRead;
+
+use iommu::{Event, IovaRange};
+use serde_json::{Map, Value};
+use trace::{Change, Outcome, Session};
+use vfio::ContainerId;
+
+use crate::gather::gather;
+use crate::scene::{Area, Column, Kind, Mark, MarkKind, Scene};
+use crate::size::{bytes, count, human};
+
+/// Areas of one kind that a picture shows at most.
+pub const MOST_AREAS: usize = 24;
+/// Marks that are kept with their text.
+const MOST_MARKS: usize = 500;
+
+/// Something that was in an address space for a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Where.
+    pub range: IovaRange,
+    /// What.
+    pub kind: Kind,
+    /// Which of the story's names it has.
+    pub name: u32,
+    /// The request that made it, from 1.
+    pub from: u64,
+    /// The request that ended it.
+    pub to: Option<u64>,
+}
+
+/// What happened in one container.
+#[derive(Debug)]
+pub struct Story {
+    /// Whose it is.
+    pub container: ContainerId,
+    /// Everything that ever was there, in the order in which it came.
+    pub lives: Vec<Life>,
+    /// What went wrong, the first ones of many.
+    pub marks: Vec<Mark>,
+    /// What went wrong beyond those.
+    pub more_marks: u64,
+    /// Requests of the trace so far.
+    pub requests: u64,
+    /// What the attached IOMMUs translate; as last known.
+    pub apertures: Vec<IovaRange>,
+    names: Vec<String>,
+    ids: HashMap<String, u32>,
+    /// Mappings and windows that are there, by their first byte.
+    mapped: BTreeMap<u64, usize>,
+    windows: BTreeMap<u64, usize>,
+    /// Regions that are there.
+    reserved: Vec<usize>,
+    /// Doorbells that are bound: physical page, group, place.
+    doorbells: Vec<(u64, u32, usize)>,
+}
+
+/// Listens to a session and keeps a [`Story`] of each container.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    stories: BTreeMap<ContainerId, Story>,
+    /// Containers by the slots of requests.
+    slots: HashMap<u64, ContainerId>,
+    opened: u32,
+    latest: Option<ContainerId>,
+    requests: u64,
+}
+
+impl Recorder {
+    /// Takes note of a request that was carried out.
+    pub fn note<R: BufRead>(&mut self, outcome: &Outcome, session: &mut Session<R>) {
+        self.requests = outcome.request;
+        let op = outcome.asked.get("op").and_then(Value::as_str).unwrap_or_default();
+        if op == "open_container" && outcome.why.is_none() {
+            self.slots.insert(number(&outcome.asked, "c").unwrap_or(0), ContainerId(self.opened));
+            self.opened += 1;
+        }
+        let mut attached = Vec::new();
+        for change in session.take_changes() {
+            match change {
+                Change::Space { container, event } => {
+                    let Some(id) = container.or(self.latest) else { continue };
+                    if matches!(event, Event::Attached { .. } | Event::Detached { .. }) {
+                        attached.push(id);
+                    }
+                    self.story(id).event(&event, outcome);
+                }
+                Change::Fault { device, container, fault } => {
+                    let Some(id) = container.or(self.latest) else { continue };
+                    let mark = Mark {
+                        kind: MarkKind::Fault,
+                        request: outcome.request,
+                        range: IovaRange::new(fault.iova, fault.iova),
+                        text: format!("{device}: {fault}"),
+                    };
+                    self.story(id).mark(mark);
+                }
+                _ => {}
+            }
+        }
+        for id in attached {
+            self.story(id).regions(outcome.request, session);
+        }
+        if let Some(why) = &outcome.why {
+            self.refused(op, why, outcome);
+        }
+    }
+
+    /// The stories, the one with most to tell first.
+    #[must_use]
+    pub fn finish(self) -> Vec<Story> {
+        let requests = self.requests;
+        let mut stories: Vec<Story> = self.stories.into_values().collect();
+        for story in &mut stories {
+            story.requests = requests;
+        }
+        stories.sort_by_key(|s| std::cmp::Reverse((s.lives.len(), s.marks.len())));
+        stories
+    }
+
+    fn story(&mut self, id: ContainerId) -> &mut Story {
+        self.latest = Some(id);
+        self.stories.entry(id).or_insert_with(|| Story::new(id))
+    }
+
+    fn refused(&mut self, op: &str, why: &str, outcome: &Outcome) {
+        let of_container = matches!(
+            op,
+            "map"
+                | "unmap"
+                | "dirty"
+                | "get_info"
+                | "set_iommu"
+                | "check_extension"
+                | "set_container"
+        );
+        let id = if of_container {
+            self.slots.get(&number(&outcome.asked, "c").unwrap_or(0)).copied()
+        } else {
+            self.latest
+        };
+        // An eventfd that was not signalled, memory that is not there: not about addresses.
+        let Some(id) = id.filter(|_| outcome.refusal.is_some()) else { return };
+        let errno = outcome.got.get("errno").and_then(Value::as_str).unwrap_or("refused");
+        let range = match op {
+            "map" | "unmap" => number(&outcome.asked, "iova")
+                .zip(number(&outcome.asked, "size"))
+                .and_then(|(iova, size)| IovaRange::sized(iova, size)),
+            _ => None,
+        };
+        let mark = Mark {
+            kind: MarkKind::Refused,
+            request: outcome.request,
+            range,
+            text: format!("{op}: {errno}: {why}"),
+        };
+        self.story(id).mark(mark);
+    }
+}
+
+impl Story {
+    fn new(container: ContainerId) -> Self {
+        Self {
+            container,
+            lives: Vec::new(),
+            marks: Vec::new(),
+            more_marks: 0,
+            requests: 0,
+            apertures: Vec::new(),
+            names: Vec::new(),
+            ids: HashMap::new(),
+            mapped: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            reserved: Vec::new(),
+            doorbells: Vec::new(),
+        }
+    }
+
+    /// The name of a life.
+    #[must_use]
+    pub fn name(&self, life: &Life) -> &str {
+        usize::try_from(life.name).ok().and_then(|n| self.names.get(n)).map_or("", String::as_str)
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        if self.marks.len() < MOST_MARKS { self.marks.push(mark) } else { self.more_marks += 1 }
+    }
+
+    fn begin(&mut self, range: IovaRange, kind: Kind, name: &str, from: u64) -> usize {
+        let name = match self.ids.get(name) {
+            Some(id) => *id,
+            None => {
+                let id = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+                self.names.push(name.to_owned());
+                self.ids.insert(name.to_owned(), id);
+                id
+            }
+        };
+        self.lives.push(Life { range, kind, name, from, to: None });
+        self.lives.len() - 1
+    }
+
+    fn end(&mut self, life: Option<usize>, at: u64) {
+        if let Some(life) = life.and_then(|place| self.lives.get_mut(place)) {
+            life.to.get_or_insert(at);
+        }
+    }
+
+    fn event(&mut self, event: &Event, outcome: &Outcome) {
+        let at = outcome.request;
+        match *event {
+            Event::Mapped { range, .. } => {
+                let asked = outcome.asked.get("vaddr").and_then(Value::as_str).unwrap_or("mapping");
+                let name = asked.split(['+', '-']).next().unwrap_or(asked);
+                let name =
+                    if name.starts_with(|c: char| c.is_ascii_digit()) { "mapping" } else { name };
+                let place = self.begin(range, Kind::Mapping, name, at);
+                self.mapped.insert(range.first(), place);
+            }
+            Event::Unmapped { range } => {
+                let place = self.mapped.remove(&range.first());
+                self.end(place, at);
+            }
+            Event::Cut { range, at: cut } => {
+                let place = self.mapped.remove(&range.first());
+                self.end(place, at);
+                let name = place.and_then(|p| self.lives.get(p)).map(|l| self.name(l).to_owned());
+                let name = name.unwrap_or_default();
+                let halves = [
+                    IovaRange::new(range.first(), cut.wrapping_sub(1)),
+                    IovaRange::new(cut, range.last()),
+                ];
+                for half in halves.into_iter().flatten() {
+                    let place = self.begin(half, Kind::Mapping, &name, at);
+                    self.mapped.insert(half.first(), place);
+                }
+            }
+            Event::WindowAdded { window } => {
+                let name = format!("MSI window, {}", window.prot);
+                let place = self.begin(window.range, Kind::Window, &name, at);
+                self.windows.insert(window.range.first(), place);
+            }
+            Event::WindowRemoved { range } => {
+                let place = self.windows.remove(&range.first());
+                self.end(place, at);
+            }
+            Event::DoorbellBound { group, doorbell, iova } => {
+                let page = IovaRange::sized(iova & !0xfff, 0x1000);
+                let name = format!("doorbell {doorbell:#x}");
+                let known = |(_, _, place): &(u64, u32, usize)| {
+                    self.lives.get(*place).is_some_and(|l| Some(l.range) == page)
+                };
+                if let Some(page) = page.filter(|_| !self.doorbells.iter().any(known)) {
+                    let place = self.begin(page, Kind::Doorbell, &name, at);
+                    self.doorbells.push((doorbell & !0xfff, group, place));
+                }
+            }
+            Event::DoorbellReleased { group, doorbell } => {
+                let page = doorbell & !0xfff;
+                let own = self.doorbells.iter().position(|d| (d.0, d.1) == (page, group));
+                let found = own.or_else(|| self.doorbells.iter().position(|d| d.0 == page));
+                if let Some(found) = found {
+                    let (_, _, place) = self.doorbells.remove(found);
+                    self.end(Some(place), at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares what the container's groups reserve, translate and bind with what is known.
+    fn regions<R: BufRead>(&mut self, at: u64, session: &Session<R>) {
+        let type1 = session.container(self.container).and_then(|c| c.type1());
+        let mut wanted: Vec<(IovaRange, Kind, String)> = Vec::new();
+        let mut apertures: Option<IovaRange> = None;
+        for domain in type1.map(|t| t.space().domains()).unwrap_or_default() {
+            let own = domain.aperture();
+            apertures = Some(apertures.map_or(own, |all| all.intersection(own).unwrap_or(own)));
+            for region in domain.members().iter().flat_map(|m| &m.reserved) {
+                let entry = (region.range, Kind::of(region.kind), region.owner.clone());
+                if !wanted.contains(&entry) {
+                    wanted.push(entry);
+                }
+            }
+        }
+        if let Some(aperture) = apertures {
+            self.apertures = vec![aperture];
+        }
+        let mut kept = Vec::new();
+        for place in std::mem::take(&mut self.reserved) {
+            let life = &self.lives[place];
+            let name = self.name(life).to_owned();
+            let still = wanted.iter().position(|w| *w == (life.range, life.kind, name.clone()));
+            match still {
+                Some(still) => {
+                    wanted.remove(still);
+                    kept.push(place);
+                }
+                None => self.end(Some(place), at),
+            }
+        }
+        for (range, kind, owner) in wanted {
+            kept.push(self.begin(range, kind, &owner, at));
+        }
+        self.reserved = kept;
+        // A domain that goes takes its bindings along.
+        let domains = type1.map(|t| t.space().domains()).unwrap_or_default();
+        for (page, group, place) in std::mem::take(&mut self.doorbells) {
+            let iova = self.lives[place].range.first();
+            let bound = |d: &iommu::Domain| d.pool().is_some_and(|p| p.resolve(iova).is_some());
+            if domains.iter().any(bound) {
+                self.doorbells.push((page, group, place));
+            } else {
+                self.end(Some(place), at);
+            }
+        }
+    }
+
+    /// The address space after the last request noted.
+    #[must_use]
+    pub fn scene(&self, title: &str) -> Scene {
+        let here = |l: &&Life| l.to.is_none();
+        let (mut mapped, mut others): (Vec<&Life>, Vec<&Life>) =
+            self.lives.iter().filter(here).partition(|l| l.kind == Kind::Mapping);
+        mapped.sort_by_key(|l| l.range);
+        others.sort_by_key(|l| (l.range.first(), std::cmp::Reverse(l.range.last())));
+        let total: u128 = mapped.iter().map(|l| bytes(l.range)).sum();
+        let columns = vec![
+            Column {
+                title: "what the IOMMU says".into(),
+                apertures: self.apertures.clone(),
+                areas: self.areas(&others, "regions"),
+            },
+            Column {
+                title: "what is mapped".into(),
+                apertures: self.apertures.clone(),
+                areas: self.areas(&mapped, "mappings"),
+            },
+        ];
+        let recent = |m: &&Mark| m.kind == MarkKind::Fault || m.request == self.requests;
+        let mut marks: Vec<Mark> = self.marks.iter().filter(recent).cloned().collect();
+        marks.dedup_by(|a, b| (a.range, &a.text) == (b.range, &b.text));
+        let first = marks.len().saturating_sub(8);
+        let plural = if mapped.len() == 1 { "" } else { "s" };
+        Scene {
+            title: title.to_owned(),
+            subtitle: format!(
+                "container {} after request {}: {} mapping{plural}, {}",
+                self.container,
+                count(self.requests),
+                count(mapped.len() as u64),
+                human(total)
+            ),
+            columns,
+            marks: marks.split_off(first),
+        }
+    }
+
+    /// Lives as areas, gathered when they are too many.
+    fn areas(&self, lives: &[&Life], what: &str) -> Vec<Area> {
+        let ranges: Vec<IovaRange> = lives.iter().map(|l| l.range).collect();
+        let clusters = gather(&ranges, MOST_AREAS);
+        let area = |cluster: crate::gather::Cluster| {
+            let members = &lives[cluster.members.clone()];
+            let first = members.first()?;
+            Some(if members.len() == 1 {
+                Area {
+                    range: first.range,
+                    kind: first.kind,
+                    name: self.name(first).to_owned(),
+                    note: format!("request {}", first.from),
+                }
+            } else {
+                Area {
+                    range: cluster.range,
+                    kind: first.kind,
+                    name: format!("{} {what}", count(members.len() as u64)),
+                    note: format!("{} in all", human(cluster.bytes)),
+                }
+            })
+        };
+        clusters.into_iter().filter_map(area).collect()
+    }
+}
+
+/// A member that is a number, as requests have them.
+fn number(asked: &Map<String, Value>, member: &str) -> Option<u64> {
+    match asked.get(member)? {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => parse(text),
+        _ => None,
+    }
+}
+
+/// A number in decimal or, after `0x`, in hexadecimal.
+#[must_use]
+pub fn parse(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}

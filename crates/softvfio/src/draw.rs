@@ -1,0 +1,309 @@
+//! `softvfio draw`: an I/O address space as a picture, in the terminal and as SVG.
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use draw::layout::{Layout, is_layout};
+use draw::story::Recorder;
+use draw::{Film, Picture, Scene, Story, host, svg, text};
+use serde_json::{Map, Value};
+use trace::{Options, ReadError, Reader, Session, Step, hosts};
+
+use crate::progress;
+use crate::replay::{cannot_open, header_of};
+
+/// Drawn.
+const DRAWN: u8 = 0;
+/// The input cannot be read, or the output not written.
+const UNREADABLE: u8 = 2;
+/// Containers of a trace that are drawn.
+const MOST: usize = 4;
+/// Bytes of a layout or a host in one JSON object.
+const MAX_OBJECT: u64 = 8 << 20;
+
+/// Options of `softvfio draw`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  softvfio draw arm-smmuv3-its                       what a host leaves free, and what not
+  softvfio draw trace.jsonl                          what was mapped when, and what was refused
+  softvfio draw trace.jsonl --at 12 --svg 12.svg     what is where after request 12
+  softvfio draw layout.json --host arm-smmuv3-its    a guest beside its host
+
+Plain when standard output is no terminal, or NO_COLOR is set. The pictures are explained in
+docs/draw.md. Exit status: 0, or 2 when an input cannot be read (file:line:column: what was
+expected).")]
+pub(crate) struct Draw {
+    /// A trace or script, a host (built in, or a file), or a layout; `-` is standard input.
+    #[arg(value_name = "TRACE|HOST|LAYOUT")]
+    input: String,
+    /// Of a trace: draw what is where after this request, the first being 1.
+    #[arg(long, value_name = "REQUEST")]
+    at: Option<u64>,
+    /// Write an SVG picture to this file (`-`: standard output) in place of text.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<String>,
+    /// Of a layout: show beside it what this host says. Of a trace: replay it on this machine.
+    #[arg(long, value_name = "NAME|FILE")]
+    host: Option<String>,
+    /// Of a trace with several containers: draw the one that was opened as this, the first being 0.
+    #[arg(long, value_name = "NUMBER")]
+    container: Option<u32>,
+    /// What to call the picture.
+    #[arg(long)]
+    title: Option<String>,
+    /// Characters of a line; the terminal's, else 100.
+    #[arg(long, value_name = "CHARACTERS")]
+    width: Option<usize>,
+}
+
+/// What is to be drawn.
+enum Drawing {
+    Scene(Scene),
+    Film(Film),
+}
+
+type Failure = String;
+
+impl Draw {
+    /// Draws, and says how it went.
+    pub(crate) fn run(self) -> ExitCode {
+        match self.drawings().and_then(|drawings| self.write(&drawings)) {
+            Ok(()) => ExitCode::from(DRAWN),
+            Err(why) => {
+                eprintln!("softvfio: {why}");
+                ExitCode::from(UNREADABLE)
+            }
+        }
+    }
+
+    fn write(&self, drawings: &[Drawing]) -> Result<(), Failure> {
+        let Some(file) = &self.svg else {
+            let out = io::stdout();
+            let style = text::Style {
+                width: self.width.unwrap_or_else(|| width(out.is_terminal())),
+                colour: out.is_terminal() && wants_colour(),
+            };
+            let parts = drawings.iter().map(|drawing| match drawing {
+                Drawing::Scene(scene) => text::scene(scene, style),
+                Drawing::Film(film) => text::film(film, style),
+            });
+            let text = parts.collect::<Vec<_>>().join("\n");
+            return written(out.lock().write_all(text.as_bytes()), "-");
+        };
+        let mut picture = Picture::default();
+        for drawing in drawings {
+            picture.append(match drawing {
+                Drawing::Scene(scene) => svg::space(scene),
+                Drawing::Film(film) => svg::time(film),
+            });
+        }
+        let text = svg::write(&picture);
+        if file == "-" {
+            return written(io::stdout().lock().write_all(text.as_bytes()), "-");
+        }
+        written(std::fs::write(file, text), file)
+    }
+
+    fn drawings(&self) -> Result<Vec<Drawing>, Failure> {
+        if let Some(header) = hosts::header(&self.input).filter(|_| !exists(&self.input)) {
+            return self.host_scenes(&header);
+        }
+        if !self.input.contains(['/', '.']) && self.input != "-" && !exists(&self.input) {
+            let names = hosts::names();
+            return Err(format!("{}: expected a file, or a host: one of {names}", self.input));
+        }
+        let (reader, bar) = progress::reader(&self.input)
+            .map_err(|error| cannot_open(&self.input, &error).to_string())?;
+        let drawings = self.read(reader);
+        bar.finish_and_clear();
+        drawings
+    }
+
+    /// Finds out by its beginning what an input is.
+    fn read(&self, mut input: Box<dyn BufRead>) -> Result<Vec<Drawing>, Failure> {
+        let mut head = Vec::new();
+        let cannot = |error: &io::Error| cannot_open(&self.input, error).to_string();
+        // The first line that says anything.
+        while head.iter().all(u8::is_ascii_whitespace) {
+            let read = (&mut input).take(trace::MAX_LINE as u64 + 1).read_until(b'\n', &mut head);
+            if read.map_err(|error| cannot(&error))? == 0 {
+                break;
+            }
+        }
+        let first: Option<Map<String, Value>> = serde_json::from_slice(&head).ok();
+        match first {
+            Some(members) if is_layout(&members) => self.layout(&members),
+            Some(_) => self.trace(io::Cursor::new(head).chain(input)),
+            // An object on several lines: a layout or a host.
+            None => {
+                let more = (&mut input).take(MAX_OBJECT).read_to_end(&mut head);
+                more.map_err(|error| cannot(&error))?;
+                match serde_json::from_slice::<Map<String, Value>>(&head) {
+                    Ok(members) if is_layout(&members) => self.layout(&members),
+                    Ok(members) => {
+                        let line = Value::Object(members).to_string();
+                        self.trace(io::Cursor::new(line.into_bytes()))
+                    }
+                    // Whoever reads traces says what is wrong with a first line; else JSON does.
+                    Err(_) if !head.starts_with(b"{") || lines(&head) < 2 => {
+                        self.trace(io::Cursor::new(head))
+                    }
+                    Err(error) => Err(format!(
+                        "{}:{}:{}: expected a trace, a host or a layout: {}",
+                        self.input,
+                        error.line(),
+                        error.column(),
+                        error.to_string().split(" at line").next().unwrap_or_default()
+                    )),
+                }
+            }
+        }
+    }
+
+    fn layout(&self, members: &Map<String, Value>) -> Result<Vec<Drawing>, Failure> {
+        if self.at.is_some() {
+            return Err(format!("{}: expected a trace with --at, found a layout", self.input));
+        }
+        let layout = Layout::read(members).map_err(|why| format!("{}: {why}", self.input))?;
+        let title = self.title.clone().or(layout.name).unwrap_or_else(|| stem(&self.input).into());
+        let Some(name) = &self.host else {
+            let columns = vec![layout.column];
+            let subtitle = "a guest's layout".into();
+            return Ok(vec![Drawing::Scene(Scene { title, subtitle, columns, marks: Vec::new() })]);
+        };
+        let header = match hosts::header(name) {
+            Some(header) => header,
+            None => header_of(name).map_err(|error| error.to_string())?,
+        };
+        let session = machine(&header, name).map_err(|error| error.to_string())?;
+        let beside = host::scenes(session.host(), &title).into_iter().map(|mut scene| {
+            scene.subtitle = format!("on {}: {}", stem(name), scene.subtitle);
+            scene.columns.push(layout.column.clone());
+            scene.collide();
+            Drawing::Scene(scene)
+        });
+        Ok(beside.collect())
+    }
+
+    fn host_scenes(&self, header: &Map<String, Value>) -> Result<Vec<Drawing>, Failure> {
+        let session = machine(header, &self.input).map_err(|error| error.to_string())?;
+        self.scenes_of(&session)
+    }
+
+    fn scenes_of<R: BufRead>(&self, session: &Session<R>) -> Result<Vec<Drawing>, Failure> {
+        if self.at.is_some() {
+            return Err(format!("{}: expected a trace with --at, found a host", self.input));
+        }
+        let title = self.title.as_deref().unwrap_or_else(|| stem(&self.input));
+        Ok(host::scenes(session.host(), title).into_iter().map(Drawing::Scene).collect())
+    }
+
+    fn trace(&self, input: impl BufRead) -> Result<Vec<Drawing>, Failure> {
+        let mut options = Options::default();
+        if let Some(name) = &self.host {
+            options.machine = Some(match hosts::header(name) {
+                Some(header) => header,
+                None => header_of(name).map_err(|error| error.to_string())?,
+            });
+        }
+        let reader = Reader::new(input, self.input.as_str());
+        let mut session = Session::start(reader, &options).map_err(|error| error.to_string())?;
+        for note in session.notes() {
+            eprintln!("softvfio: {}: {note}", self.input);
+        }
+        session.watch();
+        let mut recorder = Recorder::default();
+        let mut requests = 0;
+        while self.at.is_none_or(|at| requests < at) {
+            match session.step().map_err(|error| error.to_string())? {
+                None => break,
+                Some(Step::Note(_)) => {}
+                Some(Step::Request(outcome)) => {
+                    requests = outcome.request;
+                    recorder.note(&outcome, &mut session);
+                }
+            }
+        }
+        if requests == 0 && self.at != Some(0) {
+            return self.scenes_of(&session);
+        }
+        if let Some(at) = self.at.filter(|at| *at > requests || *at == 0) {
+            let file = &self.input;
+            return Err(format!(
+                "{file}: expected a request from 1 to {requests}, found --at {at}"
+            ));
+        }
+        let stories = self.chosen(recorder.finish())?;
+        let title = self.title.as_deref().unwrap_or_else(|| stem(&self.input));
+        let drawing = |story: &Story| match self.at {
+            Some(_) => Drawing::Scene(story.scene(title)),
+            None => Drawing::Film(Film::of(story, title)),
+        };
+        Ok(stories.iter().map(drawing).collect())
+    }
+
+    /// The containers to draw.
+    fn chosen(&self, mut stories: Vec<Story>) -> Result<Vec<Story>, Failure> {
+        let file = &self.input;
+        if let Some(number) = self.container {
+            stories.retain(|s| s.container.0 == number);
+            if stories.is_empty() {
+                return Err(format!("{file}: nothing happened in a container {number}"));
+            }
+        }
+        if stories.is_empty() {
+            return Err(format!("{file}: no request of it is about an address space"));
+        }
+        let left = stories.len().saturating_sub(MOST);
+        if left > 0 {
+            eprintln!("softvfio: {file}: {left} more containers, see --container");
+            stories.truncate(MOST);
+        }
+        Ok(stories)
+    }
+}
+
+/// A machine without requests.
+fn machine(
+    header: &Map<String, Value>,
+    name: &str,
+) -> Result<Session<io::Cursor<Vec<u8>>>, ReadError> {
+    let line = Value::Object(header.clone()).to_string();
+    Session::start(Reader::new(io::Cursor::new(line.into_bytes()), name), &Options::default())
+}
+
+fn exists(file: &str) -> bool {
+    std::path::Path::new(file).exists()
+}
+
+fn lines(text: &[u8]) -> usize {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count()
+}
+
+/// A file's name without folder and ending.
+fn stem(file: &str) -> &str {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    [".jsonl", ".json"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+}
+
+/// Characters of a line of standard output.
+fn width(terminal: bool) -> usize {
+    let columns = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+    if terminal { columns.unwrap_or(80).max(text::NARROWEST) } else { 100 }
+}
+
+/// Whether colours are welcome (<https://no-color.org>).
+pub(crate) fn wants_colour() -> bool {
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !dumb
+}
+
+fn written(done: io::Result<()>, file: &str) -> Result<(), Failure> {
+    match done {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(format!("{file}: cannot write: {error}")),
+        Ok(()) => Ok(()),
+    }
+}
