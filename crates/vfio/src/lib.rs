@@ -68,6 +68,7 @@ mod container;
 pub mod device;
 mod group;
 mod ids;
+pub mod order;
 mod refusal;
 mod removal;
 mod stores;
