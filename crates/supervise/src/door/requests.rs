@@ -52,7 +52,7 @@ impl Door {
             Identity::Known(object) => return Found::Object(object),
             Identity::New(Kind::Container) => Object::Container(self.containers.open()),
             Identity::New(Kind::Group(id)) => {
-                if let Err(refusal) = self.system.lock().open_group(id) {
+                if let Err(refusal) = self.open_group(id) {
                     return Found::Refused(Object::Group(id), refusal);
                 }
                 Object::Group(id)
@@ -66,6 +66,23 @@ impl Door {
         };
         self.tell(process, object, Call::Open, Ok(0), None, self.next_number());
         Found::Object(object)
+    }
+
+    /// Opens a group. One that is open still may have been closed by a process that was killed: a
+    /// thread of ours that was at work for it has copies of its descriptors for a moment.
+    fn open_group(&self, id: vfio::GroupId) -> Result<(), Refusal> {
+        const LOOKS: usize = 20;
+        const PAUSE: Duration = Duration::from_millis(2);
+        let mut opened = self.system.lock().open_group(id);
+        for _ in 0..LOOKS {
+            if opened.is_ok() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            self.close_closed(true);
+            opened = self.system.lock().open_group(id);
+        }
+        opened
     }
 
     /// `ioctl`; `None` when it has returned already.
