@@ -15,6 +15,14 @@ pub(crate) fn bench(options: &[&str]) -> Result<(), String> {
     let mut command = cargo(&["bench", "--package", "softvfio-bench", "--"]);
     loud(command.args(options))?;
     print!("{}", table(&target_dir().join("criterion"))?);
+    door()
+}
+
+/// The door: a program of its own, as it needs processes.
+pub(crate) fn door() -> Result<(), String> {
+    let example =
+        ["run", "--release", "--package", "softvfio-supervise", "--example", "bench_door"];
+    loud(&mut cargo(&example))?;
     Ok(())
 }
 

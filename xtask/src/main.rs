@@ -53,6 +53,7 @@ fn dispatch(args: &[&str]) -> Result<(), String> {
             Ok(())
         }
         ["test"] => steps::run(steps::ALL),
+        ["bench", "door"] => bench::door(),
         ["bench", options @ ..] => bench::bench(options),
         ["fuzz", target, options @ ..] => fuzz::one(target, options),
         [name] => steps::run_named(name).map_err(|why| format!("{why} (cargo xtask help)")),
