@@ -29,7 +29,8 @@ cargo xtask COMMAND
   fuzz TARGET [--seconds N] [--planted]
                          fuzzes one target (60 s unless told); what it finds stays in the target folder
   bench [OPTIONS]        the benchmarks, then their medians as ratios to the peers'; OPTIONS are
-                         criterion's (a filter, --measurement-time 1, ...)
+                         criterion's (a filter, --measurement-time 1, ...); then the door
+  bench door             the door's alone: requests, start-up, qemu-img
 
 With CI=true a step that is skipped for want of something that .ci/run installs is a failure.
 ";
