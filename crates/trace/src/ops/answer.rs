@@ -12,7 +12,7 @@ pub(crate) struct Failure {
     /// The reason, for people.
     pub(crate) why: String,
     /// The reason, for programs, when VFIO has one.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Box<Refusal>>,
 }
 
 impl Failure {
@@ -50,7 +50,7 @@ impl Answer {
                 let value = errno.name().map_or_else(|| errno.number().into(), Value::from);
                 fields.insert("errno".into(), value);
                 why = Some(failure.why.clone());
-                refusal.clone_from(&failure.refusal);
+                refusal = failure.refusal.as_deref().cloned();
             }
         }
         Self { fields, why, refusal }

@@ -79,7 +79,10 @@ fn ctx<'a>(
 impl World {
     fn refused(&self, refusal: &Refusal) -> Failure {
         let errno = refusal.errno(&self.system.shared().host.dialect);
-        Failure { refusal: Some(refusal.clone()), ..Failure::new(errno, refusal.to_string()) }
+        Failure {
+            refusal: Some(Box::new(refusal.clone())),
+            ..Failure::new(errno, refusal.to_string())
+        }
     }
 
     /// Opens `/dev/vfio/vfio`.
