@@ -1,0 +1,170 @@
+//! `softvfio host` and `softvfio plan` as commands: what the pages and the files in `tests/plan`
+//! show is what they print. `UPDATE=1 cargo test -p softvfio --test plan` writes it anew.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Runs the command where the trees are.
+fn softvfio(args: impl IntoIterator<Item = OsString>) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_softvfio"))
+        .args(args)
+        .current_dir(root().join("crates/plan/tests"))
+        .env_remove("NO_COLOR")
+        .output()
+        .unwrap()
+}
+
+/// What a command line shows: standard output, standard error, and the exit status but for 0 in a
+/// line of its own.
+fn transcript(line: &str) -> String {
+    let args = line.split_whitespace().skip(1).map(OsString::from);
+    let out = softvfio(args);
+    let mut text = String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap();
+    match out.status.code() {
+        Some(0) => {}
+        code => text += &format!("? {}\n", code.unwrap_or(-1)),
+    }
+    text
+}
+
+/// Holds every block that begins with `$ softvfio host` or `plan` against what the command prints.
+fn check(path: &Path, open: &str, close: &str, show_status: bool) -> usize {
+    let text = fs::read_to_string(path).unwrap();
+    let mut now = String::new();
+    let mut rest = text.as_str();
+    let mut count = 0;
+    while let Some((before, block)) = rest.split_once(open) {
+        let (block, after) = block.split_once(close).unwrap();
+        let command = block.lines().next().unwrap().strip_prefix("$ ").unwrap();
+        assert!(command.starts_with("softvfio "), "{command}");
+        let mut shown = transcript(command);
+        if !show_status && let Some((text, _)) = shown.rsplit_once("? ") {
+            shown = text.into();
+        }
+        let expected = format!("$ {command}\n{shown}");
+        now += &format!("{before}{open}{expected}{close}");
+        rest = after;
+        count += 1;
+        if std::env::var_os("UPDATE").is_none() {
+            let file = path.display();
+            assert_eq!(
+                block, expected,
+                "{file}: {command} prints something else (UPDATE=1 writes it)"
+            );
+        }
+    }
+    now += rest;
+    if std::env::var_os("UPDATE").is_some() && now != text {
+        fs::write(path, now).unwrap();
+    }
+    count
+}
+
+#[test]
+fn the_page_shows_what_is_printed() {
+    assert!(check(&root().join("docs/plan.md"), "```console\n", "```", false) >= 8);
+}
+
+#[test]
+fn golden_files() {
+    let mut files: Vec<_> = fs::read_dir(root().join("crates/softvfio/tests/plan"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    let count: usize = files.iter().map(|path| check(path, "<<<\n", ">>>", true)).sum();
+    assert!(count >= 30, "{count}");
+}
+
+#[test]
+fn what_is_captured_can_be_planned_for() {
+    let dir = std::env::temp_dir().join(format!("softvfio-plan-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    for tree in ["vtd-desktop", "amd-server", "arm-smmuv3-its"] {
+        let file = dir.join(format!("{tree}.json"));
+        let args =
+            ["host", "--capture", "--root", &format!("trees/{tree}"), file.to_str().unwrap()];
+        let out = softvfio(args.map(OsString::from));
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+        let again = softvfio(args.map(OsString::from));
+        assert_eq!(again.status.code(), Some(2), "a file is not written over");
+        let args = ["plan", "--host", file.to_str().unwrap(), "--ram", "1G@0x10000000"];
+        let out = softvfio(args.map(OsString::from));
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+        // Every other command takes it too.
+        let script = dir.join("script.jsonl");
+        fs::write(&script, "{}\n{\"op\":\"open_container\"}\n").unwrap();
+        let args =
+            ["replay", "--answers", "--host", file.to_str().unwrap(), script.to_str().unwrap()];
+        let out = softvfio(args.map(OsString::from));
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+    }
+    let odd = dir.join(OsString::from_vec(b"odd-\xff.json".to_vec()));
+    for missing in [true, false] {
+        if !missing {
+            fs::copy(dir.join("amd-server.json"), &odd).unwrap();
+        }
+        let args = [
+            "plan".into(),
+            "--host".into(),
+            odd.clone().into_os_string(),
+            "--ram".into(),
+            "1G@0".into(),
+        ];
+        let out = softvfio(args);
+        assert_eq!(out.status.code(), Some(if missing { 2 } else { 0 }), "{out:?}");
+        assert_eq!(out.stderr.iter().filter(|b| **b == b'\n').count(), usize::from(missing));
+    }
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn json_goes_round() {
+    let dir = std::env::temp_dir().join(format!("softvfio-plan-json-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let list = softvfio(["host", "--json"].map(OsString::from));
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    for host in list.as_array().unwrap() {
+        let name = host["name"].as_str().unwrap();
+        let shown = softvfio(["host", name, "--json"].map(OsString::from));
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        assert_eq!(shown["format"], "softvfio-host/1");
+        let args =
+            ["plan", "--host", name, "--ram", "4G@0", "--bar", "b=16K@0x8000000000", "--json"];
+        let out = softvfio(args.map(OsString::from));
+        let plan: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(plan["host"], shown, "{name}");
+        let code = if plan["legal"] == true { 0 } else { 1 };
+        assert_eq!(out.status.code(), Some(code), "{name}");
+        // A layout that is proposed is legal where it was proposed.
+        if let Some(layout) = plan["proposal"].get("layout") {
+            let file = dir.join("layout.json");
+            fs::write(&file, layout.to_string()).unwrap();
+            let args = ["plan", "--host", name, "--layout", file.to_str().unwrap(), "--json"];
+            let again = softvfio(args.map(OsString::from));
+            let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+            assert_eq!(
+                again["maps"].as_array().unwrap().iter().filter(|m| m["legal"] != true).count(),
+                0,
+                "{name}"
+            );
+            assert_eq!(again["layout"]["ram"], layout["ram"]);
+        }
+    }
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn colour_is_for_terminals() {
+    // Output of a test is no terminal.
+    let out = softvfio(["plan", "--host", "x86-amd", "--ram", "2T@0"].map(OsString::from));
+    assert!(!out.stdout.contains(&0x1b));
+}
