@@ -9,6 +9,7 @@
 mod iommus;
 mod machine;
 mod pci;
+mod tree;
 
 use std::path::Path;
 

@@ -103,6 +103,8 @@ pub struct Bounds {
     pub entries: u32,
     /// Pages that may be locked; `None`: no limit counts.
     pub lock_pages: Option<u64>,
+    /// Pages that other containers of the process have locked.
+    pub locked_pages: u64,
     /// Bytes of a CPU page.
     pub page_size: u64,
 }
@@ -114,7 +116,7 @@ pub fn check<'a>(
     bounds: &Bounds,
     requests: impl Iterator<Item = (Kind, &'a Item)>,
 ) -> Vec<Map> {
-    let mut state = State::default();
+    let mut state = State { locked_pages: bounds.locked_pages, ..State::default() };
     let mut maps = Vec::new();
     for (kind, item) in requests {
         let conflicts = state.conflicts(view, bounds, kind, item.range);
@@ -139,7 +141,7 @@ impl State {
     fn add(&mut self, bounds: &Bounds, kind: Kind, item: &Item) {
         let list = if kind == Kind::Window { &mut self.windows } else { &mut self.mapped };
         list.insert(item.range.first(), (item.range.last(), item.name.clone()));
-        self.locked_pages += lock_pages(bounds, kind, item.range);
+        self.locked_pages = self.locked_pages.saturating_add(lock_pages(bounds, kind, item.range));
     }
 
     fn conflicts(

@@ -56,6 +56,8 @@ pub fn carry_out<'a>(
     let mut space = AddressSpace::new(host.page_size, bounds.entries, &host.dialect);
     let mut memory = Memory { pins: 0, charged_pages: 0 };
     let mut locked = LockedMemory::default();
+    // Charged without a limit: this cannot fail.
+    let _ = locked.charge(LockBudget { mm: MmId(1), limit_pages: None }, bounds.locked_pages);
     for group in groups {
         let mut env = Env { pinner: &mut memory, locked: &mut locked, observer: &mut () };
         space

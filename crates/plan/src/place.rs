@@ -11,7 +11,7 @@ const M: u64 = 1 << 20;
 const USUAL_WINDOW: u64 = 0x800_0000;
 
 /// What `taken` leaves of `ranges`; ascending.
-pub(crate) fn free(ranges: &[IovaRange], taken: &mut Vec<IovaRange>) -> Vec<IovaRange> {
+pub(crate) fn free(ranges: &[IovaRange], taken: &mut [IovaRange]) -> Vec<IovaRange> {
     taken.sort_unstable();
     let mut left = Vec::new();
     let mut taken = taken.iter().peekable();
@@ -129,7 +129,7 @@ fn choose(
     wish: &Wish,
     view: &View,
     mmio: &[Item],
-    taken: &mut Vec<IovaRange>,
+    taken: &mut [IovaRange],
 ) -> Option<u64> {
     let size = wish.size;
     let all = [IovaRange::ALL];
@@ -141,7 +141,7 @@ fn choose(
     match kind {
         Kind::Ram => {
             let align = if size >= 2 * M { 2 * M } else { view.granule };
-            let mut out = taken.clone();
+            let mut out = taken.to_vec();
             out.extend(windows());
             lowest(&free(&view.valid, &mut out), size, align)
                 .or_else(|| lowest(&free(&all, &mut out), size, view.granule))
@@ -156,7 +156,7 @@ fn choose(
                 .or_else(|| nearest(&free(&all, taken), size, align, above))
         }
         Kind::Window => {
-            let mut out = taken.clone();
+            let mut out = taken.to_vec();
             out.extend(windows());
             nearest(&free(&view.valid, &mut out), size, view.granule, USUAL_WINDOW)
                 .or_else(|| nearest(&free(&all, &mut out), size, view.granule, USUAL_WINDOW))
@@ -175,13 +175,13 @@ mod tests {
     #[test]
     fn free_ranges_are_what_is_left() {
         let all = [r(0, 0xff), r(0x200, 0x2ff), r(0x1000, u64::MAX)];
-        let mut taken = vec![r(0x280, 0x10ff), r(0x10, 0x1f), r(0x18, 0x27), r(u64::MAX, u64::MAX)];
+        let mut taken = [r(0x280, 0x10ff), r(0x10, 0x1f), r(0x18, 0x27), r(u64::MAX, u64::MAX)];
         assert_eq!(
             free(&all, &mut taken),
             [r(0, 0xf), r(0x28, 0xff), r(0x200, 0x27f), r(0x1100, u64::MAX - 1)]
         );
-        assert_eq!(free(&all, &mut vec![IovaRange::ALL]), []);
-        assert_eq!(free(&all, &mut Vec::new()), all);
+        assert_eq!(free(&all, &mut [IovaRange::ALL]), []);
+        assert_eq!(free(&all, &mut []), all);
     }
 
     #[test]

@@ -55,8 +55,10 @@ pub struct Change {
     pub from: IovaRange,
     /// Where it is now.
     pub to: Vec<IovaRange>,
-    /// What made it necessary, and what else it asks for.
+    /// What made it necessary.
     pub why: String,
+    /// What else must change for it, in sentences.
+    pub needs: Vec<String>,
 }
 
 /// A layout that is legal.
@@ -264,17 +266,23 @@ impl Work<'_> {
                     Bytes(align.into())
                 )
             })?;
-            let mut why = reason(map);
+            let mut needs = Vec::new();
             if found.is_none() && !mmio.is_empty() {
-                why += "; no window for BARs has a legal place, so a window must move or grow too";
+                needs.push(
+                    "no window for BARs has a legal place for it: a window must move or grow"
+                        .to_owned(),
+                );
             }
             if small && to.last() > 0xffff_ffff {
-                why += "; it leaves the first 4 GiB, so the BAR must be a 64-bit one";
+                needs.push("it leaves the first 4 GiB: the BAR must be a 64-bit one".to_owned());
             }
             if let Some(bar) = self.layout.bars.iter_mut().find(|b| b.name == name) {
                 bar.range = to;
             }
-            self.change(map, How::Move, vec![to], why);
+            self.change(map, How::Move, vec![to], reason(map));
+            if let Some(change) = self.changes.last_mut() {
+                change.needs = needs;
+            }
         }
         Ok(())
     }
@@ -297,11 +305,10 @@ impl Work<'_> {
                 let Some(piece) = piece else {
                     let room: u128 = space.iter().map(|r| bytes(*r)).sum();
                     return Err(format!(
-                        "{} of {} have no legal place: {} are free, in {} ranges",
+                        "{} of {} have no legal place: {} are free",
                         Bytes(left.into()),
                         part.item.name,
-                        Bytes(room),
-                        space.len()
+                        Bytes(room)
                     ));
                 };
                 left -= piece.size();
@@ -310,7 +317,15 @@ impl Work<'_> {
             let how = if part.kept.is_empty() { How::Move } else { How::Split };
             to.sort_unstable();
             let (item, kind, from) = (part.item.name.clone(), Kind::Ram, part.item.range);
-            self.changes.push(Change { item, kind, how, from, to, why: part.why });
+            self.changes.push(Change {
+                item,
+                kind,
+                how,
+                from,
+                to,
+                why: part.why,
+                needs: Vec::new(),
+            });
         }
         Ok(())
     }
@@ -328,7 +343,8 @@ impl Work<'_> {
             return Some(behind);
         }
         let near = top.unwrap_or(near.first());
-        for align in [self.align.max(2 << 20), self.align, self.view.granule] {
+        let large = if size >= 2 << 20 { self.align.max(2 << 20) } else { self.align };
+        for align in [large, self.align, self.view.granule] {
             if let Some(at) = nearest(space, size, align, near) {
                 return IovaRange::sized(at, size);
             }
@@ -371,7 +387,7 @@ impl Work<'_> {
 
     fn change(&mut self, map: &Map, how: How, to: Vec<IovaRange>, why: String) {
         let (item, kind, from) = (map.item.name.clone(), map.kind, map.item.range);
-        self.changes.push(Change { item, kind, how, from, to, why });
+        self.changes.push(Change { item, kind, how, from, to, why, needs: Vec::new() });
     }
 }
 

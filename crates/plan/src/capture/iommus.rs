@@ -2,7 +2,7 @@
 
 use crate::BadInput;
 
-use super::machine::Tree;
+use super::tree::Tree;
 
 /// An IOMMU, as its driver registered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,10 +135,11 @@ fn smmu(kind: &'static str) -> Unit {
 /// Virtio's, or one that we do not know.
 fn other() -> Unit {
     Unit {
+        last: (1 << 48) - 1,
         page_sizes: 0xffff_ffff_ffff_f000,
         not_known: vec![
             "what kind of IOMMU this is, its address width and page sizes: as a \
-                         virtio-iommu, 64 bits and every size are taken"
+                         virtio-iommu, 48 bits and every size are taken"
                 .into(),
         ],
         ..unit("virtio-iommu")

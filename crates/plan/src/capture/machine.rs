@@ -1,9 +1,7 @@
 //! From a tree of files to a header.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -13,17 +11,10 @@ use crate::layout::hex;
 use super::Capture;
 use super::iommus::{Unit, units};
 use super::pci::{function, is_address, is_bridge};
+use super::tree::Tree;
 
 /// Functions a profile may have: as many as a header.
 const MAX_DEVICES: usize = 256;
-
-/// Bytes of a file that are read; sysfs files have a page.
-const MAX_FILE: u64 = 64 * 1024;
-
-/// The tree.
-pub(super) struct Tree {
-    root: PathBuf,
-}
 
 /// A group, as sysfs has it.
 struct Group {
@@ -35,7 +26,7 @@ struct Group {
 
 /// Captures a machine.
 pub(super) fn capture(root: &Path) -> Result<Capture, BadInput> {
-    let tree = Tree { root: root.to_owned() };
+    let tree = Tree::at(root);
     if !tree.exists("sys") {
         let what = "expected a tree with sys in it (and proc): a copy of a machine's";
         return Err(BadInput::new(root.display(), what));
@@ -86,13 +77,15 @@ pub(super) fn capture(root: &Path) -> Result<Capture, BadInput> {
     };
     let (host, devices) =
         hosts(&units, devices, &groups, page_size.unwrap_or(4096), &mut not_known);
-    let kinds: Vec<&str> = units.iter().map(|u| u.kind).collect();
-    let about = format!(
-        "captured: {} {}, {} groups",
-        kinds.len(),
-        if kinds.len() == 1 { "IOMMU" } else { "IOMMUs" },
-        groups.len()
-    );
+    let captured: std::collections::BTreeSet<_> =
+        devices.values().filter_map(|d| d.get("group")).map(Value::to_string).collect();
+    let left_out = match groups.len() - captured.len() {
+        0 => String::new(),
+        n => format!(" (and {n} without a PCI function for guests)"),
+    };
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    let (n, m) = (units.len(), captured.len());
+    let about = format!("captured: {n} IOMMU{}, {m} group{}{left_out}", plural(n), plural(m));
     header.insert("about".into(), json!(about));
     header.insert("host".into(), Value::Object(host));
     header.insert("devices".into(), Value::Object(devices));
@@ -148,7 +141,7 @@ fn machine(tree: &Tree, units: &[Unit]) -> Result<String, BadInput> {
     let machine = match tree.line("proc/sys/kernel/arch")? {
         Some(machine) => machine,
         None if arm => "aarch64".into(),
-        None if tree.root == Path::new("/") => std::env::consts::ARCH.into(),
+        None if tree.is_this_machine() => std::env::consts::ARCH.into(),
         None => "x86_64".into(),
     };
     if !["x86_64", "aarch64"].contains(&machine.as_str()) {
@@ -303,7 +296,7 @@ fn hosts(
         not_known.extend(facts.not_known.iter().cloned());
         let page_sizes = if page_size > 4096 && facts.kind.starts_with("smmu") {
             // With larger CPU pages the driver chooses tables with the same granule.
-            page_size | page_size * (page_size / 8)
+            page_size | (page_size * (page_size / 8))
         } else {
             facts.page_sizes
         };
@@ -337,87 +330,4 @@ fn hosts(
         kinds.into_iter().next().map(|(members, _)| members).unwrap_or_default()
     };
     (host, devices)
-}
-
-impl Tree {
-    /// A path for a message.
-    pub(super) fn show(&self, path: &str) -> String {
-        self.root.join(path).display().to_string()
-    }
-
-    /// Whether something is there, be it a link that leads nowhere.
-    pub(super) fn exists(&self, path: &str) -> bool {
-        fs::symlink_metadata(self.root.join(path)).is_ok()
-    }
-
-    /// The names in a directory, sorted; none where it is not there.
-    pub(super) fn list(&self, path: &str) -> Result<Vec<String>, BadInput> {
-        let bad = |error: std::io::Error| {
-            BadInput::new(self.show(path), format!("cannot be read: {error}"))
-        };
-        let entries = match fs::read_dir(self.root.join(path)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(bad)?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(bad)?.file_name();
-            let not_text = |_| BadInput::new(self.show(path), "expected names in UTF-8");
-            names.push(name.into_string().map_err(not_text)?);
-        }
-        names.sort();
-        Ok(names)
-    }
-
-    /// A file's bytes; `None` where it is not there.
-    pub(super) fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>, BadInput> {
-        let bad = |error: std::io::Error| {
-            BadInput::new(self.show(path), format!("cannot be read: {error}"))
-        };
-        let file = match fs::File::open(self.root.join(path)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(bad)?,
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(bad)?;
-        Ok(Some(bytes))
-    }
-
-    /// A file's lines; none where it is not there.
-    pub(super) fn lines(&self, path: &str) -> Result<Vec<String>, BadInput> {
-        let Some(bytes) = self.bytes(path)? else { return Ok(Vec::new()) };
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count() + 1;
-            BadInput::at(self.show(path), line, 1, "expected UTF-8 text")
-        })?;
-        Ok(text.lines().map(str::to_owned).collect())
-    }
-
-    /// A file's first line, trimmed; `None` where it is not there.
-    pub(super) fn line(&self, path: &str) -> Result<Option<String>, BadInput> {
-        let lines = self.lines(path)?;
-        Ok(lines.first().map(|line| line.trim().to_owned()))
-    }
-
-    /// A file that consists of a hexadecimal number.
-    pub(super) fn hexadecimal(&self, path: &str) -> Result<u64, BadInput> {
-        let text = self.line(path)?.unwrap_or_default();
-        let digits = text.strip_prefix("0x").unwrap_or(&text);
-        u64::from_str_radix(digits, 16).map_err(|_| {
-            let found: String = text.chars().take(40).collect();
-            BadInput::at(
-                self.show(path),
-                1,
-                1,
-                format!("expected a hexadecimal number, found {found:?}"),
-            )
-        })
-    }
-
-    /// The last part of where a link leads.
-    pub(super) fn link(&self, path: &str) -> Option<String> {
-        let target = fs::read_link(self.root.join(path)).ok()?;
-        target.file_name()?.to_str().map(str::to_owned)
-    }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::BadInput;
 use crate::layout::hex;
 
-use super::machine::Tree;
+use super::tree::Tree;
 
 /// Bytes of configuration space that a profile keeps.
 const CONFIG: usize = 256;
