@@ -4,7 +4,10 @@ mod ctl;
 mod demo;
 mod doctor;
 mod draw;
+mod explain;
 mod host;
+mod import;
+mod manual;
 mod plan;
 mod progress;
 mod replay;
@@ -18,7 +21,7 @@ use clap::{Parser, Subcommand};
 /// Linux VFIO, type1 and MSI doorbells in user space.
 #[derive(Parser)]
 #[command(version, about)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -38,6 +41,17 @@ enum Command {
     Replay(replay::Replay),
     /// Draw what is where in an I/O address space: of a trace, a host or a layout.
     Draw(draw::Draw),
+    /// Explain one request: why it was refused, by which check, what is in the way, what was legal.
+    Explain(explain::Explain),
+    /// Make traces from what other programs log.
+    #[command(subcommand)]
+    Trace(import::Trace),
+    /// Write completions for a shell to standard output.
+    #[command(hide = true)]
+    Completions(manual::Completions),
+    /// Write the man pages into a folder.
+    #[command(hide = true)]
+    Man(manual::Man),
     /// Run a program on a software IOMMU with emulated devices.
     Run(run::Run),
     /// Try what `run` needs, and say what to enable.
@@ -63,6 +77,10 @@ fn main() -> ExitCode {
         Command::Plan(plan) => plan.run(),
         Command::Replay(replay) => replay.run(),
         Command::Draw(draw) => draw.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Trace(trace) => trace.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
         Command::Run(run) => run.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Ctl(ctl) => ctl.run(),

@@ -25,6 +25,7 @@
 mod compare;
 pub mod deviation;
 pub mod hosts;
+pub mod import;
 mod machine;
 mod names;
 mod ops;
