@@ -1,4 +1,4 @@
-//! Too many ranges become fewer: neighbours with the smallest gaps between them are drawn as one.
+//! Too many ranges become fewer: neighbours with small gaps between them are drawn as one.
 
 use iommu::IovaRange;
 
@@ -36,14 +36,16 @@ pub fn gather(ranges: &[IovaRange], most: usize) -> Vec<Cluster> {
         }
         reached = reached.max(range.last());
     }
-    let keep = most - 1;
-    if keep > 0 && keep < gaps.len() {
-        let at = gaps.len() - keep;
+    // The largest gaps part clusters; not those that are hardly larger than one that does not, or
+    // some of many equal neighbours would stand alone.
+    let keep = (most - 1).min(gaps.len());
+    let at = gaps.len() - keep;
+    if keep > 0 && at > 0 {
         gaps.select_nth_unstable(at);
-        gaps.drain(..at);
-    } else if keep == 0 {
-        gaps.clear();
     }
+    let dropped = gaps.iter().take(at).map(|(gap, _)| *gap).max();
+    gaps.drain(..at);
+    gaps.retain(|(gap, _)| dropped.is_none_or(|d| *gap / 2 >= d));
     let mut starts: Vec<usize> = gaps.into_iter().map(|(_, at)| usize::MAX - at).collect();
     starts.push(0);
     starts.sort_unstable();
@@ -79,6 +81,8 @@ mod tests {
         assert_eq!(members, [0..3, 3..5, 5..6]);
         assert_eq!((found[0].bytes, found[1].range.last()), (0x3000, (102 << 12) - 1));
         assert_eq!(gather(&ranges, 1).len(), 1);
+        // Neighbours that are all alike stay together.
+        assert_eq!(gather(&ranges, 4).len(), 3);
         assert_eq!(gather(&ranges, 6).len(), 6);
         assert_eq!(gather(&[], 6), []);
     }

@@ -35,7 +35,9 @@ impl Line {
     /// Adds as much of `text` as there is room for.
     fn put(&mut self, text: &str, colour: &str) {
         let room = self.style.width.max(NARROWEST).saturating_sub(self.used);
-        let text = cut(text, room);
+        // A name from a trace may be anything; a terminal must not obey it.
+        let safe = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        let text: String = cut(text, room).chars().map(safe).collect();
         self.used += text.chars().count();
         if self.style.colour && !colour.is_empty() && !text.is_empty() {
             let _ = write!(self.text, "\u{1b}[{colour}m{text}\u{1b}[0m");

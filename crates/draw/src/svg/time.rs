@@ -95,11 +95,14 @@ fn at(film: &Film, request: u64, part: f64) -> f64 {
     (LEFT + (request.saturating_sub(1) as f64 + part) * each).clamp(LEFT, RIGHT)
 }
 
-/// Round numbers of requests, and where they are.
+/// Round numbers of requests, as many as have room, and where they are.
+#[expect(clippy::cast_precision_loss, reason = "a few characters")]
 fn request_ticks(film: &Film) -> Vec<(u64, f64)> {
+    let wide = (count(film.requests).len() + 2) as f64 * 9.5 * CHARACTER;
+    let most = label::fit(RIGHT - LEFT, wide / CHARACTER).min(8) as u64;
     let mut step = 1;
     for factor in [2, 5, 10].into_iter().cycle() {
-        if film.requests / step <= 8 {
+        if film.requests / step <= most {
             break;
         }
         let decade = 10u64.pow(step.ilog10());

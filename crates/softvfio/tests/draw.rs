@@ -1,0 +1,156 @@
+//! `softvfio draw`, `explain` and `trace import` as commands: exit status, messages, files.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+fn run(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_softvfio"))
+        .args(arguments)
+        .env_remove("NO_COLOR")
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A child that does not read its input has its reasons.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// What it writes, when it succeeds without a word.
+fn shown(arguments: &[&str], input: &[u8]) -> String {
+    let out = run(arguments, input);
+    assert_eq!((text(&out.stderr), out.status.code()), ("", Some(0)), "{arguments:?}");
+    text(&out.stdout).to_owned()
+}
+
+/// The one line that it says when it fails.
+fn refused(arguments: &[&str], input: &[u8]) -> String {
+    let out = run(arguments, input);
+    assert_eq!((text(&out.stdout), out.status.code()), ("", Some(2)), "{arguments:?}");
+    let said = text(&out.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said.trim_end().strip_prefix("softvfio: ").unwrap().to_owned()
+}
+
+fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("softvfio-{}-{name}", std::process::id()))
+}
+
+const FIXED: &str = "crates/trace/tests/windows/kernel-abi-fixed.jsonl";
+const GUEST: &str = "docs/pictures/guest.json";
+
+#[test]
+fn hosts_traces_and_layouts_are_told_apart() {
+    assert!(shown(&["draw", "x86-amd"], b"").contains("AMD-Vi"));
+    assert!(shown(&["draw", FIXED], b"").contains("request 8: map: EINVAL"));
+    assert!(shown(&["draw", FIXED, "--at", "8"], b"").contains("container 0 after request 8"));
+    assert!(shown(&["draw", GUEST], b"").contains("BAR0 of an NVMe drive"));
+    let beside = shown(&["draw", GUEST, "--host", "arm-smmuv3-its", "--width", "120"], b"");
+    assert!(beside.contains("RAM lies on the MSI window of the SMMU"), "{beside}");
+    assert!(shown(&["draw", "-"], br#"{"built_in":"x86-amd"}"#).contains("AMD-Vi"));
+    assert!(shown(&["draw", "-"], b"{\n\"built_in\":\n\"x86-amd\"}").contains("amd-vi"));
+    let plain = shown(&["draw", FIXED], b"");
+    assert!(!plain.contains('\u{1b}'));
+}
+
+#[test]
+fn pictures_are_files() {
+    let file = temporary("a.svg");
+    let name = file.to_str().unwrap();
+    assert_eq!(shown(&["draw", GUEST, "--svg", name], b""), "");
+    let svg = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    assert_eq!(shown(&["draw", GUEST, "--svg", "-"], b""), svg);
+}
+
+#[test]
+fn bad_input_is_one_line_with_a_place() {
+    let cases: &[(&[&str], &[u8], &str)] = &[
+        (&["draw", "/nowhere"], b"", "/nowhere: expected a readable file: No such file"),
+        (&["draw", "moon"], b"", "moon: expected a file, or a host: one of x86-intel"),
+        (&["draw", "-"], b"", "-:1: expected a header on the first line, found an empty file"),
+        (&["draw", "-"], b"{\"ram\":[{\"start\":0}]}", "-: ram[0]: expected a member size"),
+        (&["draw", "-"], b"{\n\"ram\": [\n}", "-:3:1: expected a trace, a host or a layout"),
+        (&["draw", "-"], b"[1]", "-:1:1: expected a JSON object, found a list"),
+        (&["draw", "-"], b"{\"kernel\":\"6.12.1\",\"devices\":{}}\n{\"op\":\n", "-:2:"),
+        (&["draw", FIXED, "--at", "99"], b"", "crates/trace/tests/windows/kernel-abi-fixed.jsonl: expected a request from 1 to 22, found --at 99"),
+        (&["draw", FIXED, "--at", "0"], b"", "crates/trace/tests/windows/kernel-abi-fixed.jsonl: expected"),
+        (&["draw", FIXED, "--container", "7"], b"", "crates/trace/tests/windows/kernel-abi-fixed.jsonl: nothing happened"),
+        (&["draw", "x86-amd", "--at", "1"], b"", "x86-amd: expected a trace with --at, found a host"),
+        (&["draw", GUEST, "--host", "moon"], b"", "moon: expected a file, or a host"),
+        (&["draw", GUEST, "--svg", "/nowhere/a.svg"], b"", "/nowhere/a.svg: cannot write"),
+        (&["explain", "/nowhere:3"], b"", "/nowhere: expected a readable file"),
+        (&["explain", "--host", "x86-amd"], b"", "expected a TRACE, or --map"),
+        (&["explain", "--map", "1", "--host", "x86-amd"], b"", "--map: expected IOVA+SIZE"),
+        (&["explain", "--enable-msi", "x", "--host", "x86-amd"], b"", "expected a device of the host (edu"),
+        (&["trace", "import", "-"], b"hello\n", "-: expected strace's or QEMU's log, found neither"),
+        (&["trace", "import", "-", "--format", "qemu"], b"", "-: expected the log of QEMU's"),
+    ];
+    for (arguments, input, expected) in cases {
+        let said = refused(arguments, input);
+        assert!(said.starts_with(expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn an_explanation_has_the_checks_and_what_is_in_the_way() {
+    let said = shown(&["explain", "--map", "0x8000000+2M", "--host", "arm-smmuv3-its"], b"");
+    for part in [
+        "refused: EINVAL",
+        "  \u{2717} 11. EINVAL    it lies within one valid range",
+        "  0x8000000\u{2013}0x80fffff \u{b7} 1 MiB: the MSI window of the SMMU, since request 5",
+        "  0x7e00000, the nearest below",
+        "  = 7.3",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+    // Another kernel answers differently.
+    let wrap = ["explain", "--map", "0xfffffffffffff000+8K", "--host", "x86-amd"];
+    assert!(shown(&wrap, b"").contains("\u{2260} 7.3              EOVERFLOW"), "{}", shown(&wrap, b""));
+    // Who mapped what is in the way; and what else would be.
+    let twice = shown(&["explain", "--map", "0+4K", "--map", "0+4K", "--host", "x86-amd"], b"");
+    assert!(twice.contains("a mapping of buf, since request 6"), "{twice}");
+    let json = shown(&["explain", "--json", &format!("{FIXED}:9")], b"");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["request"], &json["rules"][10]["verdict"]), (&9.into(), &"failed".into()));
+    assert_eq!(json["nearest"]["above"], "0x8100000");
+    // Nothing is wrong, or nothing but what looks odd.
+    let quiet = b"{\"devices\":{}}\n{\"op\":\"open_container\"}\n";
+    assert!(shown(&["explain", "-"], quiet).starts_with("nothing was refused"));
+    let odd = ["explain", "--unmap", "0+4K", "--host", "x86-amd"];
+    assert!(shown(&odd, b"").contains("removed nothing"));
+}
+
+#[test]
+fn logs_become_traces() {
+    let log = b"vfio_attach_device  (0000:01:00.0) group 7\n\
+        vfio_listener_region_add_ram region_add [ram] 0x0 - 0x7fffffff [0x7f0000000000]\n\
+        vfio_msix_enable  (0000:01:00.0)\n";
+    let out = run(&["trace", "import", "-", "--host", "x86-amd"], log);
+    assert_eq!(out.status.code(), Some(0));
+    let said = text(&out.stderr);
+    assert!(said.contains("edu takes the place of 0000:01:00.0 (group 7)"), "{said}");
+    assert!(said.contains("missing: 1 of MSI-X"), "{said}");
+    let picture = shown(&["draw", "-"], &out.stdout);
+    assert!(picture.contains("1 mapping made"), "{picture}");
+}
+
+#[test]
+fn completions_and_man_pages() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(shown(&["completions", shell], b"").contains("explain"), "{shell}");
+    }
+    let folder = temporary("man");
+    shown(&["man", folder.to_str().unwrap()], b"");
+    let page = std::fs::read_to_string(folder.join("softvfio-draw.1")).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(page.contains("softvfio draw arm\\-smmuv3\\-its"), "{page}");
+}
