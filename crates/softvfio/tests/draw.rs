@@ -81,17 +81,41 @@ fn bad_input_is_one_line_with_a_place() {
         (&["draw", "-"], b"{\n\"ram\": [\n}", "-:3:1: expected a trace, a host or a layout"),
         (&["draw", "-"], b"[1]", "-:1:1: expected a JSON object, found a list"),
         (&["draw", "-"], b"{\"kernel\":\"6.12.1\",\"devices\":{}}\n{\"op\":\n", "-:2:"),
-        (&["draw", FIXED, "--at", "99"], b"", "crates/trace/tests/windows/kernel-abi-fixed.jsonl: expected a request from 1 to 22, found --at 99"),
-        (&["draw", FIXED, "--at", "0"], b"", "crates/trace/tests/windows/kernel-abi-fixed.jsonl: expected"),
-        (&["draw", FIXED, "--container", "7"], b"", "crates/trace/tests/windows/kernel-abi-fixed.jsonl: nothing happened"),
-        (&["draw", "x86-amd", "--at", "1"], b"", "x86-amd: expected a trace with --at, found a host"),
+        (
+            &["draw", FIXED, "--at", "99"],
+            b"",
+            "crates/trace/tests/windows/kernel-abi-fixed.jsonl: expected a request from 1 to 22, found --at 99",
+        ),
+        (
+            &["draw", FIXED, "--at", "0"],
+            b"",
+            "crates/trace/tests/windows/kernel-abi-fixed.jsonl: expected",
+        ),
+        (
+            &["draw", FIXED, "--container", "7"],
+            b"",
+            "crates/trace/tests/windows/kernel-abi-fixed.jsonl: nothing happened",
+        ),
+        (
+            &["draw", "x86-amd", "--at", "1"],
+            b"",
+            "x86-amd: expected a trace with --at, found a host",
+        ),
         (&["draw", GUEST, "--host", "moon"], b"", "moon: expected a file, or a host"),
         (&["draw", GUEST, "--svg", "/nowhere/a.svg"], b"", "/nowhere/a.svg: cannot write"),
         (&["explain", "/nowhere:3"], b"", "/nowhere: expected a readable file"),
         (&["explain", "--host", "x86-amd"], b"", "expected a TRACE, or --map"),
         (&["explain", "--map", "1", "--host", "x86-amd"], b"", "--map: expected IOVA+SIZE"),
-        (&["explain", "--enable-msi", "x", "--host", "x86-amd"], b"", "expected a device of the host (edu"),
-        (&["trace", "import", "-"], b"hello\n", "-: expected strace's or QEMU's log, found neither"),
+        (
+            &["explain", "--enable-msi", "x", "--host", "x86-amd"],
+            b"",
+            "expected a device of the host (edu",
+        ),
+        (
+            &["trace", "import", "-"],
+            b"hello\n",
+            "-: expected strace's or QEMU's log, found neither",
+        ),
         (&["trace", "import", "-", "--format", "qemu"], b"", "-: expected the log of QEMU's"),
     ];
     for (arguments, input, expected) in cases {
@@ -114,7 +138,11 @@ fn an_explanation_has_the_checks_and_what_is_in_the_way() {
     }
     // Another kernel answers differently.
     let wrap = ["explain", "--map", "0xfffffffffffff000+8K", "--host", "x86-amd"];
-    assert!(shown(&wrap, b"").contains("\u{2260} 7.3              EOVERFLOW"), "{}", shown(&wrap, b""));
+    assert!(
+        shown(&wrap, b"").contains("\u{2260} 7.3              EOVERFLOW"),
+        "{}",
+        shown(&wrap, b"")
+    );
     // Who mapped what is in the way; and what else would be.
     let twice = shown(&["explain", "--map", "0+4K", "--map", "0+4K", "--host", "x86-amd"], b"");
     assert!(twice.contains("a mapping of buf, since request 6"), "{twice}");
