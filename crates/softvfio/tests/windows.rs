@@ -123,7 +123,7 @@ fn a_device_is_unplugged_from_a_command_line() {
         "softvfio: there is no device 0000:07:00.0 (there are: 0000:01:00.0, 0000:02:00.0)\n";
     assert_eq!(text(&unknown.stderr), says);
 
-    // The example waits for its first device first: the second is not closed, though asked for.
+    // The example waits for its first device first: the second is not closed yet, though asked for.
     let asked = place.ctl(&["unplug", "0000:02:00.0", "--no-wait"]);
     assert!(text(&asked.stdout).starts_with("requested: "), "{}", text(&asked.stdout));
     let listed = text(&place.ctl(&["devices"]).stdout);

@@ -447,11 +447,14 @@ int main(int argc, char **argv)
 		printf("%s: waiting until the host asks for it\n", devices[n].name);
 		wait_for(devices[n].request, -1);
 		printf("%s: the host asks for it; closing it\n", devices[n].name);
+		close(devices[n].fd);
+		devices[n].fd = -1;
 	}
 
 	/* 7. Devices are closed, which gives the doorbells back; then the window can go. */
 	for (int n = 0; n < count; n++)
-		close(devices[n].fd);
+		if (devices[n].fd >= 0)
+			close(devices[n].fd);
 	if (size) {
 		int64_t removed = unmap_dma(container, SOFTVFIO_DMA_FLAG_RESERVED_MSI_IOVA, first, size);
 

@@ -138,7 +138,7 @@ pub(crate) fn run(wait: bool) -> Any<()> {
         println!("removing it now: {}", busy.err().map_or("done".into(), |e| e.to_string()));
     }
     if wait {
-        for device in &mut devices {
+        for device in devices.drain(..) {
             device.wait_for_request()?;
         }
     }
@@ -503,7 +503,8 @@ impl Device {
         Ok(())
     }
 
-    fn wait_for_request(&mut self) -> Any<()> {
+    /// Waits until the host asks for it; closes it then.
+    fn wait_for_request(self) -> Any<()> {
         let request = self.request.as_ref().ok_or("the device has no REQ interrupt")?;
         println!("{}: waiting until the host asks for it", self.name);
         wait_for(request, -1)?;

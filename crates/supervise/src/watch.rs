@@ -1,7 +1,7 @@
 //! What happens in a session, told to whoever wants to know: traces, reports, decoded output.
 
 use iommu::{Event, Fault, Prot};
-use vfio::{ContainerId, DeviceId, GroupId, Refusal, Removal};
+use vfio::{ContainerId, DeviceId, GroupId, Message, Refusal, Removal};
 
 /// What a request was addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +103,10 @@ pub trait Watch: Send + Sync {
     /// A device moved bytes to a client's memory (`access` is `WRITE`) or from it.
     fn moved(&self, _device: DeviceId, _iova: u64, _access: Prot, _bytes: usize) {}
 
+    /// A device's message signalled interrupt reached its interrupt controller. `number` is the last
+    /// request at that time.
+    fn message(&self, _number: u64, _device: DeviceId, _message: &Message) {}
+
     /// An interrupt was delivered to a client.
     fn interrupt(&self) {}
 
@@ -139,6 +143,10 @@ impl Watch for Vec<std::sync::Arc<dyn Watch>> {
 
     fn moved(&self, device: DeviceId, iova: u64, access: Prot, bytes: usize) {
         self.iter().for_each(|watch| watch.moved(device, iova, access, bytes));
+    }
+
+    fn message(&self, number: u64, device: DeviceId, message: &Message) {
+        self.iter().for_each(|watch| watch.message(number, device, message));
     }
 
     fn interrupt(&self) {

@@ -199,6 +199,7 @@ fn every_operation_stands_extreme_numbers() {
         "module_param",
         "bind",
         "unbind",
+        "remove",
     ];
     let members = [
         "size",

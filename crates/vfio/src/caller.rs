@@ -37,6 +37,18 @@ pub enum BadEvent {
     NotEventfd,
 }
 
+/// A message signalled interrupt on its way: what the device wrote where, and what that came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Where the device wrote it.
+    pub iova: u64,
+    /// What that was translated to: the physical address of the doorbell. The same where MSIs are not
+    /// translated.
+    pub doorbell: u64,
+    /// What it wrote: the device's vector.
+    pub vector: u32,
+}
+
 /// The machine behind the requests, there also when no request is under way: pinned memory and
 /// eventfds. A device's DMA and interrupts end here.
 pub trait Platform {
@@ -72,6 +84,9 @@ pub trait Platform {
     /// A device moved `bytes` bytes to memory (`access` is `WRITE`) or from it, at this I/O virtual
     /// address.
     fn moved(&mut self, _device: DeviceId, _iova: u64, _access: iommu::Prot, _bytes: usize) {}
+
+    /// A device's interrupt reached the interrupt controller, which knows it.
+    fn message(&mut self, _device: DeviceId, _message: &Message) {}
 
     /// A device refused or lost an access: the report's raw material.
     fn fault(&mut self, _device: DeviceId, _fault: &iommu::Fault) {}

@@ -86,7 +86,7 @@ mod planted {
 }
 
 pub use abi::Abi;
-pub use caller::{BadAddress, BadEvent, Caller, FdObject, Platform};
+pub use caller::{BadAddress, BadEvent, Caller, FdObject, Message, Platform};
 pub use container::{Container, Type1, Version};
 pub use ids::{ContainerId, DeviceId, EventId, GroupId};
 pub use refusal::{Answer, Refusal};

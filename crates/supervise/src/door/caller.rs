@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use iommu::{Backing, Fault, MmId, PinError, PinFault, PinId, Pinned, Pinner, Prot};
 use uapi::Errno;
-use vfio::{BadAddress, BadEvent, Caller, DeviceId, EventId, FdObject, Platform};
+use vfio::{BadAddress, BadEvent, Caller, DeviceId, EventId, FdObject, Message, Platform};
 
 use super::Door;
 use super::files::{Identity, Kind, Object};
@@ -196,6 +196,10 @@ impl Platform for Client<'_> {
 
     fn moved(&mut self, device: DeviceId, iova: u64, access: Prot, bytes: usize) {
         self.door.watch.moved(device, iova, access, bytes);
+    }
+
+    fn message(&mut self, device: DeviceId, message: &Message) {
+        self.door.watch.message(self.door.number(), device, message);
     }
 
     fn fault(&mut self, device: DeviceId, fault: &Fault) {

@@ -89,6 +89,12 @@ impl Lines {
         std::mem::take(&mut self.out)
     }
 
+    /// A device's name in the header.
+    pub(super) fn name(&self, id: DeviceId) -> &str {
+        let device = usize::try_from(id.0).ok().and_then(|at| self.devices.get(at));
+        device.map_or("", |(name, _)| name)
+    }
+
     pub(super) fn put(&mut self, op: &str, members: Value, want: Option<Value>) {
         let mut line = Map::new();
         line.insert("op".into(), op.into());

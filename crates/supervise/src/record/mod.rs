@@ -14,12 +14,12 @@ mod lines;
 mod memory;
 mod slots;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use vfio::{ContainerId, GroupId};
+use vfio::{ContainerId, DeviceId, GroupId, Message, Removal};
 
 use self::lines::Lines;
 use crate::session::{MmioMode, Placed};
@@ -40,10 +40,22 @@ pub struct Recorded {
 /// Records a session.
 pub struct Recorder(Mutex<State>);
 
+/// What has a number, and what happened after it.
+#[derive(Default)]
+struct Held {
+    request: Option<Request>,
+    /// The device, if one was taken from the program.
+    removed: Option<DeviceId>,
+    /// Interrupts, and how often.
+    messages: BTreeMap<(DeviceId, u64, u64, u32), u64>,
+}
+
 struct State {
     out: Box<dyn Write + Send>,
     lines: Lines,
-    held: BTreeMap<u64, Request>,
+    held: BTreeMap<u64, Held>,
+    /// Devices that were asked for.
+    leaving: BTreeSet<DeviceId>,
     joined: BTreeMap<u64, (GroupId, Option<ContainerId>)>,
     recorded: Recorded,
     failed: Option<io::Error>,
@@ -81,6 +93,7 @@ impl Recorder {
             out,
             lines,
             held: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             joined: BTreeMap::new(),
             recorded: Recorded::default(),
             failed: None,
@@ -105,27 +118,64 @@ impl Recorder {
 impl State {
     /// Writes the earliest request of those that are held.
     fn write_first(&mut self) -> bool {
-        let Some((number, request)) = self.held.pop_first() else { return false };
-        let joined = self.joined.remove(&number);
-        let lines = self.lines.of(&request, joined);
-        self.recorded.requests += 1;
-        for line in lines {
-            self.recorded.notes += u64::from(line.get("op").is_none());
-            if self.failed.is_none() {
-                self.failed = writeln!(self.out, "{line}").err();
+        let Some((number, held)) = self.held.pop_first() else { return false };
+        if let Some(request) = held.request {
+            let joined = self.joined.remove(&number);
+            self.recorded.requests += 1;
+            for line in self.lines.of(&request, joined) {
+                self.recorded.notes += u64::from(line.get("op").is_none());
+                self.write(&line);
             }
         }
+        if let Some(device) = held.removed {
+            self.write(&json!({"op": "remove", "dev": self.lines.name(device)}));
+        }
+        for ((device, iova, doorbell, vector), times) in held.messages {
+            self.write(&json!({
+                "note": "msi",
+                "dev": self.lines.name(device),
+                "iova": format!("{iova:#x}"),
+                "doorbell": format!("{doorbell:#x}"),
+                "vector": vector,
+                "times": times,
+            }));
+        }
         true
+    }
+
+    fn write(&mut self, line: &Value) {
+        if self.failed.is_none() {
+            self.failed = writeln!(self.out, "{line}").err();
+        }
+    }
+
+    /// What has a number, to be added to.
+    fn at(&mut self, number: u64) -> &mut Held {
+        if self.held.len() > HELD && !self.held.contains_key(&number) {
+            self.write_first();
+        }
+        self.held.entry(number).or_default()
     }
 }
 
 impl Watch for Recorder {
     fn request(&self, request: &Request) {
-        let state = &mut *self.0.lock();
-        state.held.insert(request.number, request.clone());
-        if state.held.len() > HELD {
-            state.write_first();
+        self.0.lock().at(request.number).request = Some(request.clone());
+    }
+
+    fn message(&self, number: u64, device: DeviceId, message: &Message) {
+        let key = (device, message.iova, message.doorbell, message.vector);
+        *self.0.lock().at(number).messages.entry(key).or_default() += 1;
+    }
+
+    fn removal(&self, number: u64, device: DeviceId, removal: Removal) {
+        let mut state = self.0.lock();
+        // That it is gone follows from closing it.
+        if removal == Removal::Gone && state.leaving.contains(&device) {
+            return;
         }
+        state.leaving.insert(device);
+        state.at(number).removed = Some(device);
     }
 
     fn joined(&self, number: u64, group: GroupId, container: Option<ContainerId>) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!    12 container0 MAP_DMA(iova=0x100000, size=64K, vaddr=0x7f0000000000, READ|WRITE) = 0
+//!    12 0000:01:00.0 MSI: 0x200040 -> 0x8090040, vector 0
 //!    13 container0 MAP_DMA(iova=0x100000, ...) = -1 EEXIST (0x100000..=0x10ffff is already mapped)
 //! ```
 
@@ -13,7 +14,7 @@ use std::io::Write;
 use iommu::Fault;
 use parking_lot::Mutex;
 use uapi::Errno;
-use vfio::DeviceId;
+use vfio::{DeviceId, Message, Removal};
 
 use crate::session::Placed;
 use crate::watch::{Call, Request, Target, Watch};
@@ -117,6 +118,21 @@ impl Watch for Show {
         // Writing to a string does not fail.
         let _ = self.write(&mut line, request);
         self.line(line);
+    }
+
+    fn message(&self, number: u64, device: DeviceId, message: &Message) {
+        let Message { iova, doorbell, vector } = message;
+        let device = self.name(device);
+        self.line(format!("{number:>6} {device} MSI: {iova:#x} -> {doorbell:#x}, vector {vector}"));
+    }
+
+    fn removal(&self, number: u64, device: DeviceId, removal: Removal) {
+        let what = match removal {
+            Removal::Gone => "gone",
+            Removal::Requested => "asked for (REQ interrupt)",
+            Removal::NoChannel => "to be taken; no eventfd for the REQ interrupt",
+        };
+        self.line(format!("{number:>6} {} UNPLUG: {what}", self.name(device)));
     }
 
     fn fault(&self, number: u64, device: DeviceId, fault: &Fault) {

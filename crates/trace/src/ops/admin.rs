@@ -40,3 +40,10 @@ pub(super) fn unbind(op: &mut Op<'_>) -> Done {
     let Some(device) = op.world.find_device(&name) else { return no_device(op) };
     Ok(Answer::done(op.world.unbind(device)))
 }
+
+pub(super) fn remove(op: &mut Op<'_>) -> Done {
+    let name = op.request.text_or("dev", "")?;
+    let Some(device) = op.world.find_device(&name) else { return no_device(op) };
+    op.world.remove(device);
+    Ok(Answer::done(Ok(())))
+}

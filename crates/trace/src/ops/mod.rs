@@ -96,6 +96,7 @@ pub(crate) fn run(world: &mut World, request: Request<'_>) -> Done {
         "module_param" => admin::module_param(&mut op),
         "bind" => admin::bind(&mut op),
         "unbind" => admin::unbind(&mut op),
+        "remove" => admin::remove(&mut op),
         _ => Err(Stop::Unknown(name.into_owned())),
     };
     op.world.close_released();

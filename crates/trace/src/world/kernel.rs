@@ -320,6 +320,13 @@ impl World {
         Ok(())
     }
 
+    /// The host takes a device back, whoever the process is: its user is asked to let go of it.
+    pub(crate) fn remove(&mut self, device: usize) {
+        let mut ctx = ctx(&mut self.process, &mut self.containers, &mut self.table);
+        self.system.remove_device(device_id(device), &mut ctx);
+        self.containers.drop_dead();
+    }
+
     fn needs_root(&self) -> Sys<()> {
         if self.process.is_root() {
             return Ok(());

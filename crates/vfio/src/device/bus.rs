@@ -6,7 +6,7 @@ use iommu::{Backing, Fault, FaultReason, PinId, Prot, Translation};
 use pci::{Aborted, DmaBus};
 
 use super::Irqs;
-use crate::{BadAddress, ContainerId, Containers, DeviceId, EventId, Platform};
+use crate::{BadAddress, ContainerId, Containers, DeviceId, EventId, Message, Platform};
 
 /// The smallest page an IOMMU translates, in bytes: after a fault the next page is tried.
 const PAGE: u64 = 4096;
@@ -60,6 +60,10 @@ impl Platform for Signals<'_> {
 
     fn moved(&mut self, device: DeviceId, iova: u64, access: Prot, bytes: usize) {
         self.platform.moved(device, iova, access, bytes);
+    }
+
+    fn message(&mut self, device: DeviceId, message: &Message) {
+        self.platform.message(device, message);
     }
 
     fn fault(&mut self, device: DeviceId, fault: &Fault) {
@@ -235,8 +239,12 @@ impl DmaBus for DeviceBus<'_> {
                     let message = <[u8; 4]>::try_from(slice(data, piece.start, piece.len));
                     let message = message.map_err(|_| fault(FaultReason::Doorbell))?;
                     let number = u32::from_le_bytes(message);
-                    let known = bus.irqs.deliver_msi(address, number, bus.platform);
-                    if known { Ok(()) } else { Err(fault(FaultReason::UnknownVector)) }
+                    if !bus.irqs.deliver_msi(address, number, bus.platform) {
+                        return Err(fault(FaultReason::UnknownVector));
+                    }
+                    let message = Message { iova, doorbell: address, vector: number };
+                    bus.platform.message(bus.device, &message);
+                    Ok(())
                 }
             });
             match reached {
