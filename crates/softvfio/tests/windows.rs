@@ -47,6 +47,10 @@ impl Place {
         self.0.join("control")
     }
 
+    fn trace(&self) -> PathBuf {
+        self.0.join("trace.jsonl")
+    }
+
     fn ctl(&self, args: &[&str]) -> Output {
         let mut command = Command::new(SOFTVFIO);
         command.args(["ctl", "--control"]).arg(self.socket()).args(args).output().unwrap()
@@ -69,6 +73,7 @@ impl Waiting {
     fn start(place: &Place, program: &Path, devices: &[&str]) -> Self {
         let mut command = Command::new(SOFTVFIO);
         command.args(["run", "--host", "arm-smmuv3-its-user", "--control"]).arg(place.socket());
+        command.arg("--trace").arg(place.trace());
         devices.iter().for_each(|device| _ = command.args(["--device", device]));
         command.arg("--").arg(program).arg("--wait").stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
@@ -137,6 +142,15 @@ fn a_device_is_unplugged_from_a_command_line() {
     assert!(!place.socket().exists());
     let late = place.ctl(&["devices"]);
     assert_eq!(late.status.code(), Some(1));
+
+    // The record has where MSIs were written, and what was taken; it is replayed without either.
+    let trace = std::fs::read_to_string(place.trace()).unwrap();
+    let lines = |word: &str| trace.lines().filter(|line| line.contains(word)).count();
+    let msi = r#""dev":"edu0","iova":"0x200040","doorbell":"0x8090040","vector":0,"times":1"#;
+    assert!(lines(r#""note":"msi""#) >= 3 && lines(msi) >= 1, "{trace}");
+    assert_eq!(lines(r#""op":"remove""#), 2);
+    let replayed = Command::new(SOFTVFIO).arg("replay").arg(place.trace()).output().unwrap();
+    assert!(replayed.status.success(), "{}", text(&replayed.stdout));
 }
 
 #[test]

@@ -22,14 +22,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ::vfio::device::{DeviceRefusal, IrqRefusal};
-use ::vfio::{Abi, DeviceId, Refusal, Removal};
+use ::vfio::{Abi, DeviceId, Message, Refusal, Removal};
 use iommu::{BindRefusal, Fault, FaultReason, Prot};
 use softvfio_supervise::control::{Control, DeviceState};
 use softvfio_supervise::kinds::DeviceSpec;
 use softvfio_supervise::session::{Program, Session, SessionError};
 use softvfio_supervise::watch::{Request, Watch};
 
-use self::client::REGISTER;
+use self::client::{BASE, REGISTER};
 use self::vfio::PAGE;
 
 const CLIENT: &str = "SOFTVFIO_WINDOWS_CLIENT";
@@ -51,6 +51,7 @@ struct Record {
     faults: Mutex<Vec<(DeviceId, Fault)>>,
     removals: Mutex<Vec<(DeviceId, Removal)>>,
     interrupts: Mutex<u32>,
+    messages: Mutex<Vec<(u32, Message)>>,
 }
 
 impl Watch for Record {
@@ -62,6 +63,10 @@ impl Watch for Record {
 
     fn fault(&self, _number: u64, device: DeviceId, fault: &Fault) {
         self.faults.lock().unwrap().push((device, *fault));
+    }
+
+    fn message(&self, _number: u64, device: DeviceId, message: &Message) {
+        self.messages.lock().unwrap().push((device.0, *message));
     }
 
     fn interrupt(&self) {
@@ -187,6 +192,11 @@ fn a_window_too_small_for_two_doorbells_and_a_second() {
     let full = BindRefusal::WindowsFull { pages: 1, needed: 2 };
     assert_eq!(record.unbound(), [full.clone(), full.clone(), full]);
     assert_eq!(record.faults(), []);
+    let at = |device, window, doorbell| {
+        (device, Message { iova: window + REGISTER, doorbell, vector: 0 })
+    };
+    let second = at(1, BASE + 0x10_000, 0x80b_0040);
+    assert_eq!(*record.messages.lock().unwrap(), [at(0, BASE, 0x809_0040), second, second]);
 }
 
 #[test]
