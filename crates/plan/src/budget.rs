@@ -99,7 +99,9 @@ impl Budget {
                 .filter(usable)
                 .map(|page| {
                     let (bytes, leaves) = tables(&ranges, page, width);
-                    let total = bytes * u128::from(containers) * domains.max(1) as u128;
+                    // A container for one device has one domain.
+                    let each = if guest.viommu { 1 } else { domains.max(1) as u128 };
+                    let total = bytes * u128::from(containers) * each;
                     let reach = u128::from(entry_limit) * u128::from(page);
                     Tables { page, bytes, total, leaves, reach }
                 })

@@ -15,11 +15,11 @@ use crate::{BadInput, size};
 /// What the format calls itself.
 pub const FORMAT: &str = "softvfio-layout/1";
 
-/// Items a list of a layout may have.
-pub const MAX_ITEMS: usize = 65536;
+/// Items a list of a layout may have: looking for places takes time with their square.
+pub const MAX_ITEMS: usize = 4096;
 
 /// Bytes that a layout's file may have.
-const MAX_FILE: u64 = 64 << 20;
+const MAX_FILE: u64 = 8 << 20;
 
 /// What an item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,7 +11,7 @@ use crate::budget::{Budget, Guest};
 use crate::check::{Bounds, Map, check};
 use crate::engine::carry_out;
 use crate::host::{KnownHost, Memlock, range, ranges};
-use crate::layout::{Kind, Layout, Wish, Wishes, check_apart, check_name, hex};
+use crate::layout::{Kind, Layout, MAX_ITEMS, Wish, Wishes, check_apart, check_name, hex};
 use crate::place::place;
 use crate::propose::{Proposal, propose};
 use crate::size::Bytes;
@@ -128,6 +128,16 @@ impl<'a> Plan<'a> {
         let bad = |what: String| {
             BadInput::new(if place_of.is_empty() { "the layout" } else { &place_of }, what)
         };
+        for (kind, list) in
+            [("ram", &wishes.ram), ("bars", &wishes.bars), ("windows", &wishes.windows)]
+        {
+            if list.len() > MAX_ITEMS {
+                return Err(bad(format!(
+                    "expected {MAX_ITEMS} {kind} at most, found {}",
+                    list.len()
+                )));
+            }
+        }
         need_window(&mut wishes, &view, host.host.page_size);
         let chosen = chosen(&wishes);
         let layout = place(&wishes, &view).map_err(&bad)?;
