@@ -118,12 +118,33 @@ fn draw_track(picture: &mut Picture, film: &Film, track: &Track, scale: &Scale<'
     let (top, bottom) = scale.range(track.range);
     let ends = track.steps.iter().skip(1).map(|s| at(film, s.request, 0.0)).chain([RIGHT]);
     let tip = format!("{}: {}, {}", track.name, span(track.range), track.note);
+    let mut run: Vec<(f64, f64, f64)> = Vec::new();
     for (step, right) in track.steps.iter().zip(ends) {
+        let left = at(film, step.request, 0.0);
         if step.part > 0.0 {
             let height = ((bottom - top) * step.part).max(1.0);
-            let left = at(film, step.request, 0.0);
-            let frame = Frame { left, top: bottom - height, right: right.max(left), bottom };
-            picture.tipped(frame, Look::Area(track.kind), tip.clone());
+            run.push((left, right.max(left), bottom - height));
+        } else {
+            draw_run(picture, track.kind, &std::mem::take(&mut run), bottom, &tip);
+        }
+    }
+    draw_run(picture, track.kind, &run, bottom, &tip);
+}
+
+/// A time without a break: left, right and height of each part.
+fn draw_run(picture: &mut Picture, kind: Kind, run: &[(f64, f64, f64)], bottom: f64, tip: &str) {
+    match *run {
+        [] => {}
+        [(left, right, top)] => {
+            let frame = Frame { left, top, right, bottom };
+            picture.tipped(frame, Look::Area(kind), tip.to_owned());
+        }
+        [(left, ..), .., (_, right, _)] => {
+            let mut points = vec![(left, bottom)];
+            points
+                .extend(run.iter().flat_map(|(left, right, top)| [(*left, *top), (*right, *top)]));
+            points.push((right, bottom));
+            picture.area(&points, Look::Area(kind));
         }
     }
 }
