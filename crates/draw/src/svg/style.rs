@@ -23,7 +23,7 @@ pub(super) const fn class(kind: Kind) -> &'static str {
 const fn look(kind: Kind) -> ([&'static str; 4], &'static str) {
     match kind {
         Kind::Mapping => (["#9ec5f0", "#1f5fa8", "#1d4675", "#79b8ff"], ""),
-        Kind::Ram => (["#b5dcb8", "#2a6b32", "#1e4a2b", "#7ee08c"], ""),
+        Kind::Ram => (["#c3e6c6", "#2a6b32", "#1e4a2b", "#7ee08c"], "M0 1H1M4 5H5"),
         Kind::Bar => (["#d9f0ee", "#1b6e66", "#123c3a", "#5fd3c6"], "M2 0V8M6 0V8"),
         Kind::Window => (["#efe3fb", "#6f3fb0", "#33214f", "#c297ff"], "M0 2H2M4 6H6"),
         Kind::Doorbell => (["#6f3fb0", "#4a2580", "#c297ff", "#e3d0ff"], ""),
