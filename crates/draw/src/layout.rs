@@ -1,9 +1,10 @@
-//! A guest's layout: what shall be where.
+//! A guest's layout: what shall be where. A `softvfio-layout/1` (`docs/plan.md`) whose every `first` is
+//! filled in; `start` will do for it.
 //!
 //! ```json
 //! {"name": "my guest",
-//!  "ram": [{"start": "0x0", "size": "0x10000000", "name": "low"}],
-//!  "bars": [{"start": "0x8000000000", "size": 16384, "name": "nvme BAR0"}]}
+//!  "ram": [{"first": "0x0", "size": "0x10000000", "name": "low"}],
+//!  "bars": [{"first": "0x8000000000", "size": 16384, "name": "nvme BAR0"}]}
 //! ```
 
 use iommu::IovaRange;
@@ -34,7 +35,7 @@ impl Layout {
     /// Where and what was expected: `ram[2].size: expected ...`.
     pub fn read(members: &Map<String, Value>) -> Result<Self, String> {
         let mut areas = Vec::new();
-        for (member, kind) in [("ram", Kind::Ram), ("bars", Kind::Bar)] {
+        for (member, kind) in [("ram", Kind::Ram), ("bars", Kind::Bar), ("windows", Kind::Window)] {
             let list = match members.get(member) {
                 None => continue,
                 Some(Value::Array(list)) => list,
@@ -54,7 +55,7 @@ impl Layout {
 
 fn area(value: &Value, kind: Kind, place: &str) -> Result<Area, String> {
     let Value::Object(members) = value else {
-        return Err(format!("{place}: expected an object with start and size"));
+        return Err(format!("{place}: expected an object with first and size"));
     };
     let number = |member: &str| {
         let value = members.get(member);
@@ -71,7 +72,8 @@ fn area(value: &Value, kind: Kind, place: &str) -> Result<Area, String> {
             None => format!("{place}: expected a member {member}"),
         })
     };
-    let (start, size) = (number("start")?, number("size")?);
+    let first = if members.contains_key("start") { "start" } else { "first" };
+    let (start, size) = (number(first)?, number("size")?);
     let range = IovaRange::sized(start, size).ok_or_else(|| {
         format!("{place}.size: expected a size that is not 0 and ends within 2^64, found {size:#x}")
     })?;
@@ -102,8 +104,9 @@ mod tests {
     fn what_is_wrong_names_its_place() {
         let cases = [
             (r#"{"ram":7}"#, "ram: expected a list"),
-            (r#"{"ram":[7]}"#, "ram[0]: expected an object with start and size"),
+            (r#"{"ram":[7]}"#, "ram[0]: expected an object with first and size"),
             (r#"{"bars":[{"start":0}]}"#, "bars[0]: expected a member size"),
+            (r#"{"windows":[{"size":1}]}"#, "windows[0]: expected a member first"),
             (
                 r#"{"bars":[{"start":"x","size":1}]}"#,
                 "bars[0].start: expected a number of at most 64 bits, found \"x\"",
