@@ -70,6 +70,7 @@ macro_rules! planted {
     };
 }
 
+mod buffer;
 pub mod edu;
 #[cfg(test)]
 mod front;

@@ -126,18 +126,15 @@ impl Ioat {
             | Operation::Fill { destination, size, .. } => (destination, size),
         };
         let piece = size.min(PIECE) as usize;
-        if self.data.len() < piece {
-            self.data.resize(piece, 0);
-        }
         if let Operation::Fill { pattern, .. } = operation {
             // Pieces are of a multiple of 8 bytes, all but the last.
-            let data = self.data.get_mut(..piece).unwrap_or_default();
+            let data = self.data.first(piece);
             data.iter_mut().zip(pattern.iter().cycle()).for_each(|(to, from)| *to = *from);
         }
         let mut done = 0;
         while done < size {
             let now = size.saturating_sub(done).min(PIECE);
-            let data = self.data.get_mut(..now as usize).unwrap_or_default();
+            let data = self.data.first(now as usize);
             if let Operation::Copy { source, .. } = operation {
                 let from = source.wrapping_add(done.into());
                 bus.read(from, data).map_err(|_| error::SOURCE_ADDRESS)?;

@@ -23,14 +23,13 @@ mod descriptor;
 mod engine;
 mod regs;
 
-use alloc::vec::Vec;
-
 use pci::{Bar, ConfigSpace, Device, DmaBus, MsixTable, PAGE_SIZE, Polled};
 
 pub use self::config::IoatConfig;
 
 use self::channel::Channel;
 use self::regs::reg;
+use crate::buffer::Buffer;
 
 /// What the engine did; counters stop at their ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +59,7 @@ pub struct Ioat {
     stats: IoatStats,
     changes: u64,
     /// Bytes on their way; here to be used again.
-    data: Vec<u8>,
+    data: Buffer,
 }
 
 impl Default for Ioat {
@@ -96,7 +95,7 @@ impl Ioat {
             delay: 0,
             stats: IoatStats::default(),
             changes: 0,
-            data: Vec::new(),
+            data: Buffer::new(),
         }
     }
 

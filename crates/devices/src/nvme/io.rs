@@ -103,7 +103,7 @@ impl Nvme {
     ) -> Result<(), Status> {
         let (offset, len) = self.transfer(command, bus)?;
         NvmeStats::add(moved, len as u64);
-        let data = buffer(&mut self.data, len)?;
+        let data = self.data.first(len);
         let backend = &mut find(&mut self.namespaces, command.nsid)?.backend;
         backend.read(offset, data).map_err(|_| Status::UNRECOVERED_READ)?;
         scatter(&self.segments, data, bus)?;
@@ -123,7 +123,7 @@ impl Nvme {
         self.writable(command.nsid)?;
         let (offset, len) = self.transfer(command, bus)?;
         NvmeStats::add(moved, len as u64);
-        let data = buffer(&mut self.data, len)?;
+        let data = self.data.first(len);
         gather(&self.segments, data, bus)?;
         let backend = &mut find(&mut self.namespaces, command.nsid)?.backend;
         backend.write(offset, data).map_err(|_| Status::WRITE_FAULT)?;
@@ -144,7 +144,7 @@ impl Nvme {
     ) -> Result<(), Status> {
         let (offset, len) = self.transfer(command, bus)?;
         NvmeStats::add(moved, len as u64);
-        let data = buffer(&mut self.data, len)?;
+        let data = self.data.first(len);
         let backend = &mut find(&mut self.namespaces, command.nsid)?.backend;
         backend.read(offset, data).map_err(|_| Status::UNRECOVERED_READ)?;
         let mut stored = &*data;
@@ -241,14 +241,6 @@ impl Nvme {
 fn find(namespaces: &mut [Namespace], nsid: u32) -> Result<&mut Namespace, Status> {
     let index = nsid.checked_sub(1).ok_or(Status::INVALID_NAMESPACE)?;
     namespaces.get_mut(index as usize).ok_or(Status::INVALID_NAMESPACE)
-}
-
-/// The first `len` bytes, [`MAX_TRANSFER`] at most, of a buffer that grows and is kept.
-fn buffer(data: &mut Vec<u8>, len: usize) -> Result<&mut [u8], Status> {
-    if data.len() < len {
-        data.resize(len, 0);
-    }
-    data.get_mut(..len).ok_or(Status::INTERNAL_ERROR)
 }
 
 /// Writes data to memory, a transfer for each segment.

@@ -53,6 +53,7 @@ use self::identify::UniqueIds;
 use self::prp::Segment;
 use self::queue::{CompletionRing, Submission};
 use self::regs::{Registers, reg};
+use crate::buffer::Buffer;
 
 /// Namespaces at most: all ids fit one page of the active list.
 const MAX_NAMESPACES: usize = 1024;
@@ -82,7 +83,7 @@ pub struct Nvme {
     /// See [`Device::polled_changes`].
     changes: u64,
     /// A command's data on its way, and where in memory it lies; here to be used again.
-    data: Vec<u8>,
+    data: Buffer,
     segments: Vec<Segment>,
 }
 
@@ -138,7 +139,7 @@ impl Nvme {
             pending: false,
             turn: 0,
             changes: 0,
-            data: Vec::new(),
+            data: Buffer::new(),
             segments: Vec::new(),
         }
     }
