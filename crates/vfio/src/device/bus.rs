@@ -198,18 +198,15 @@ fn slice(data: &[u8], start: usize, len: usize) -> &[u8] {
 
 impl DmaBus for DeviceBus<'_> {
     fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Aborted> {
-        data.fill(0);
         let (mut failed, mut answer) = (false, Ok(()));
+        let mut lost = Vec::new();
         let len = data.len();
         let mut copy = |platform: &mut dyn Platform, at, start: usize, n: usize| {
             let part = data.get_mut(start..start.saturating_add(n)).unwrap_or(&mut []);
-            let moved = platform.dma_read(at, part).is_ok();
-            if !moved {
-                part.fill(0);
-            }
-            moved
+            platform.dma_read(at, part).is_ok()
         };
         self.transfer(addr, len, Prot::READ, &mut copy, |bus, piece| {
+            let range = piece.start..piece.start.saturating_add(piece.len);
             let fault = match piece.outcome {
                 Ok(Reached::Memory) => {
                     failed = false;
@@ -221,8 +218,12 @@ impl DmaBus for DeviceBus<'_> {
                 Err(fault) => fault,
             };
             bus.report(failed, &fault);
+            lost.push(range);
             (failed, answer) = (true, Err(Aborted));
         });
+        for range in lost {
+            data.get_mut(range).unwrap_or_default().fill(0);
+        }
         answer
     }
 
