@@ -26,7 +26,7 @@ pub struct Polled {
     pub words: Range<u16>,
     /// Those of the words that software may write.
     pub writable: Range<u16>,
-    /// Words that start what others only describe: read first, replayed last.
+    /// Those of `writable` that start what others only describe: read first, replayed last.
     pub last: &'static [u16],
 }
 

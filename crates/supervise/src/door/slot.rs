@@ -59,6 +59,9 @@ impl Page {
 
     /// The words that changed, in the order in which the device is to see them.
     fn changes(&self) -> Vec<(u16, u32)> {
+        if !self.has_changes() {
+            return Vec::new();
+        }
         let mut first = Vec::new();
         let mut last = Vec::new();
         for at in self.in_reading_order() {
@@ -75,11 +78,15 @@ impl Page {
         first
     }
 
+    /// Whether a word changed, in any order: this is what a thread asks all the time.
     fn has_changes(&self) -> bool {
-        self.in_reading_order().any(|at| {
-            let copy = self.copy_at(at).map(|copy| copy.load(Ordering::Relaxed));
-            copy.is_some_and(|copy| copy != self.words.load(at.into()))
-        })
+        let Polled { words, writable, .. } = &self.polled;
+        let index = |at: u16| usize::from(at / 4);
+        let seen = self.words.words().get(index(writable.start)..index(writable.end));
+        let first = index(writable.start - words.start);
+        let known = self.copy.get(first..).unwrap_or_default();
+        let mut pairs = seen.unwrap_or_default().iter().zip(known);
+        pairs.any(|(word, copy)| word.load(Ordering::Relaxed) != copy.load(Ordering::Relaxed))
     }
 }
 
