@@ -27,8 +27,10 @@ fn main() -> ExitCode {
         Some("client") => client(),
         Some("idle") => idle(),
         Some("interrupted") => interrupted(),
-        // That row alone.
+        // A part of the table.
+        Some("requests") => requests(),
         Some("interrupts") => interrupts(),
+        Some("images") => images(),
         // Cargo's `--bench`, or nothing.
         _ => table(),
     };
