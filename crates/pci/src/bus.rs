@@ -4,6 +4,8 @@
 //! (an IOVA where an IOMMU translates), message signalled interrupts included: an MSI is
 //! [`DmaBus::write`] of the vector's data to the vector's address. Only the INTx line is a wire.
 
+use core::any::Any;
+
 /// A transaction the bus did not complete: nobody claimed the address, or the IOMMU refused it.
 ///
 /// The device learns no more than this, as on real hardware; whoever answers for the bus keeps the
@@ -26,6 +28,15 @@ pub trait DmaBus {
     /// # Errors
     /// [`Aborted`] when some bytes cannot be written; all others have been.
     fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Aborted>;
+
+    /// Writes `len` bytes to bus address `addr` that lie in `source`, from `offset` on, with no
+    /// buffer of the device between: an object that a device was given and that the machine knows.
+    ///
+    /// The answer is how many bytes from the first on were written. What is behind them is for
+    /// [`write`](Self::write), which also tells what is wrong; nothing was reported of it.
+    fn write_mapped(&mut self, _addr: u64, _source: &dyn Any, _offset: u64, _len: usize) -> usize {
+        0
+    }
 
     /// Drives the function's INTx line: `true` asserts it. A function says here what it wants,
     /// also while the command register disables INTx; whoever owns the wire heeds that bit.

@@ -64,6 +64,18 @@ pub trait Platform {
     /// As [`dma_read`](Self::dma_read).
     fn dma_write(&mut self, at: Backing, data: &[u8]) -> Result<(), BadAddress>;
 
+    /// Copies `len` bytes to pinned client memory that lie in `source`, from `offset` on; whether it
+    /// did. Otherwise what memory holds there is anything, until [`dma_write`](Self::dma_write).
+    fn dma_write_mapped(
+        &mut self,
+        _at: Backing,
+        _source: &dyn core::any::Any,
+        _offset: u64,
+        _len: usize,
+    ) -> bool {
+        false
+    }
+
     /// Adds 1 to an eventfd.
     fn signal(&mut self, event: EventId);
 

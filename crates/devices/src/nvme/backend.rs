@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec;
+use core::any::Any;
 
 /// Storage failed. Whoever keeps it knows why; a controller only has codes for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,12 @@ pub trait Backend: Send {
     /// Whether writes are refused; constant.
     fn read_only(&self) -> bool {
         false
+    }
+
+    /// All its bytes as something that the machine may be able to write from on its own
+    /// ([`pci::DmaBus::write_mapped`]).
+    fn mapped(&self) -> Option<&dyn Any> {
+        None
     }
 }
 

@@ -1,6 +1,7 @@
 //! I/O commands: the NVM command set (NVM Express 1.4, chapter 6).
 
 use alloc::vec::Vec;
+use core::any::Any;
 
 use pci::DmaBus;
 
@@ -13,6 +14,9 @@ use super::{Namespace, Nvme};
 
 /// Bytes of a transfer at most.
 pub(super) const MAX_TRANSFER: u64 = 4096 << MDTS;
+
+/// Bytes of a segment from which on data goes without a buffer.
+const LEAST_MAPPED: usize = 16 << 10;
 
 /// All namespaces.
 const BROADCAST: u32 = u32::MAX;
@@ -91,7 +95,7 @@ impl Nvme {
         bus: &mut dyn DmaBus,
     ) -> Result<(), Status> {
         self.locate(command, bytes.len(), bus)?;
-        scatter(&self.segments, bytes, bus)
+        scatter(self.segments.iter().copied(), bytes, bus)
     }
 
     /// Read (6.9).
@@ -103,10 +107,14 @@ impl Nvme {
     ) -> Result<(), Status> {
         let (offset, len) = self.transfer(command, bus)?;
         NvmeStats::add(moved, len as u64);
-        let data = self.data.first(len);
         let backend = &mut find(&mut self.namespaces, command.nsid)?.backend;
-        backend.read(offset, data).map_err(|_| Status::UNRECOVERED_READ)?;
-        scatter(&self.segments, data, bus)?;
+        let done = backend.mapped().map_or(0, |m| scatter_mapped(&self.segments, m, offset, bus));
+        if done < len {
+            let data = self.data.first(len.saturating_sub(done));
+            let offset = offset.saturating_add(done as u64);
+            backend.read(offset, data).map_err(|_| Status::UNRECOVERED_READ)?;
+            scatter(behind(&self.segments, done), data, bus)?;
+        }
         NvmeStats::add(&mut self.stats.bytes_read, len as u64);
         NvmeStats::add(&mut self.stats.reads, 1);
         Ok(())
@@ -243,12 +251,48 @@ fn find(namespaces: &mut [Namespace], nsid: u32) -> Result<&mut Namespace, Statu
     namespaces.get_mut(index as usize).ok_or(Status::INVALID_NAMESPACE)
 }
 
+/// Writes what lies in `source` from `offset` on to memory, as far as that goes and pays: how many
+/// bytes.
+fn scatter_mapped(
+    segments: &[Segment],
+    source: &dyn Any,
+    offset: u64,
+    bus: &mut dyn DmaBus,
+) -> usize {
+    let mut done = 0_usize;
+    for Segment { addr, len } in segments {
+        if *len < LEAST_MAPPED {
+            break;
+        }
+        let now = bus.write_mapped(*addr, source, offset.saturating_add(done as u64), *len);
+        done = done.saturating_add(now);
+        if now < *len {
+            break;
+        }
+    }
+    done
+}
+
+/// What is left of segments behind so many bytes.
+fn behind(segments: &[Segment], mut skipped: usize) -> impl Iterator<Item = Segment> {
+    segments.iter().filter_map(move |Segment { addr, len }| {
+        let now = skipped.min(*len);
+        skipped = skipped.saturating_sub(now);
+        let left = len.saturating_sub(now);
+        (left != 0).then(|| Segment { addr: addr.wrapping_add(now as u64), len: left })
+    })
+}
+
 /// Writes data to memory, a transfer for each segment.
-fn scatter(segments: &[Segment], data: &[u8], bus: &mut dyn DmaBus) -> Result<(), Status> {
+fn scatter(
+    segments: impl Iterator<Item = Segment>,
+    data: &[u8],
+    bus: &mut dyn DmaBus,
+) -> Result<(), Status> {
     let mut rest = data;
     for Segment { addr, len } in segments {
-        let (part, after) = rest.split_at_checked(*len).ok_or(Status::INTERNAL_ERROR)?;
-        bus.write(*addr, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+        let (part, after) = rest.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+        bus.write(addr, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
         rest = after;
     }
     Ok(())

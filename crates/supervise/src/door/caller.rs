@@ -5,6 +5,7 @@
 //! from copies made before; where a copy is missing, the request is refused, the answer dropped, and
 //! the request issued again with the copy. What is to be written is written afterwards.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -170,6 +171,10 @@ impl Platform for Client<'_> {
 
     fn dma_write(&mut self, at: Backing, data: &[u8]) -> Result<(), BadAddress> {
         self.door.dma_write(at, data)
+    }
+
+    fn dma_write_mapped(&mut self, at: Backing, source: &dyn Any, offset: u64, len: usize) -> bool {
+        self.door.dma_write_mapped(at, source, offset, len)
     }
 
     fn signal(&mut self, event: EventId) {

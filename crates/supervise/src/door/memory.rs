@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::maps::Space;
 use crate::sys::client;
+use crate::sys::mapped::MappedFile;
 use crate::sys::procmap::Mapping;
 
 /// From here on a transfer goes by `process_vm_readv` and its like, which copy once.
@@ -103,6 +104,17 @@ impl Mm {
         }
         let done = client::write_memory(self.pid, addr, data);
         done == data.len() || (!small && to_mem(done))
+    }
+
+    /// The same with bytes of a file, where they need not be waited for.
+    pub(crate) fn dma_write_mapped(
+        &self,
+        addr: u64,
+        source: &MappedFile,
+        offset: u64,
+        len: usize,
+    ) -> bool {
+        self.is_alive() && source.send(self.pid, addr, offset, len)
     }
 }
 

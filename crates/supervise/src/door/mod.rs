@@ -29,6 +29,7 @@ mod turns;
 mod watcher;
 mod worker;
 
+use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use self::events::Events;
 use self::files::{Files, Kind};
 use self::memory::Pins;
 use self::process::Processes;
+use crate::sys::mapped::MappedFile;
 use crate::sys::procmap::Mapping;
 use crate::watch::Watch;
 
@@ -190,6 +192,14 @@ impl Door {
     fn dma_write(&self, at: Backing, data: &[u8]) -> Result<(), BadAddress> {
         let mm = self.processes.mm_by_id(at.mm).ok_or(BadAddress)?;
         if mm.dma_write(at.vaddr, data) { Ok(()) } else { Err(BadAddress) }
+    }
+
+    fn dma_write_mapped(&self, at: Backing, source: &dyn Any, offset: u64, len: usize) -> bool {
+        let source = source.downcast_ref::<MappedFile>();
+        let mm = self.processes.mm_by_id(at.mm);
+        source
+            .zip(mm)
+            .is_some_and(|(source, mm)| mm.dma_write_mapped(at.vaddr, source, offset, len))
     }
 
     fn signal(&self, event: EventId) {

@@ -1,5 +1,6 @@
 //! A disk kept in a file.
 
+use std::any::Any;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -8,6 +9,8 @@ use std::path::Path;
 use devices::nvme::{Backend, BackendError};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+
+use crate::sys::mapped::MappedFile;
 
 /// Bytes of zeroes that are written at a time where the file system cannot.
 const ZEROES: usize = 64 << 10;
@@ -18,6 +21,7 @@ pub struct FileBackend {
     file: File,
     size: u64,
     read_only: bool,
+    mapped: Option<MappedFile>,
 }
 
 impl FileBackend {
@@ -38,7 +42,8 @@ impl FileBackend {
                 "it is empty: a disk has a size",
             ));
         }
-        Ok(Self { file, size, read_only })
+        let mapped = MappedFile::map(&file, size, read_only);
+        Ok(Self { file, size, read_only, mapped })
     }
 
     fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> Result<(), BackendError> {
@@ -105,6 +110,10 @@ impl Backend for FileBackend {
 
     fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn mapped(&self) -> Option<&dyn Any> {
+        self.mapped.as_ref().map(|mapped| mapped as &dyn Any)
     }
 }
 

@@ -19,10 +19,15 @@ pub(crate) fn read_memory(pid: i32, addr: u64, data: &mut [u8]) -> usize {
 /// Copies to address `addr` of a process; how many bytes, fewer where its memory ends or may not be
 /// written.
 pub(crate) fn write_memory(pid: i32, addr: u64, data: &[u8]) -> usize {
-    let local = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: data.len() };
-    // SAFETY: the kernel only reads `data`; what `remote` names is checked against the other process'
-    // memory.
+    send(pid, addr, data.as_ptr().cast(), data.len())
+}
+
+/// The same from an address here, whatever is there.
+pub(super) fn send(pid: i32, addr: u64, from: *const libc::c_void, len: usize) -> usize {
+    let local = libc::iovec { iov_base: from.cast_mut(), iov_len: len };
+    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: len };
+    // SAFETY: the kernel only reads what `local` names, and answers an error where it cannot; what
+    // `remote` names is checked against the other process' memory.
     let copied =
         unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) };
     usize::try_from(copied).unwrap_or(0)

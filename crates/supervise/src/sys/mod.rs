@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod filter;
 pub(crate) mod locks;
+pub(crate) mod mapped;
 pub(crate) mod notify;
 pub(crate) mod probe;
 pub(crate) mod process;

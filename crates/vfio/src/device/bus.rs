@@ -1,6 +1,7 @@
 //! The bus behind a device: its DMA, translated, and its interrupts.
 
 use alloc::vec::Vec;
+use core::any::Any;
 
 use iommu::{Backing, Fault, FaultReason, PinId, Prot, Translation};
 use pci::{Aborted, DmaBus};
@@ -48,6 +49,10 @@ impl Platform for Signals<'_> {
 
     fn dma_write(&mut self, at: Backing, data: &[u8]) -> Result<(), BadAddress> {
         self.platform.dma_write(at, data)
+    }
+
+    fn dma_write_mapped(&mut self, at: Backing, source: &dyn Any, offset: u64, len: usize) -> bool {
+        self.platform.dma_write_mapped(at, source, offset, len)
     }
 
     fn signal(&mut self, event: EventId) {
@@ -121,16 +126,16 @@ enum Reached {
 }
 
 impl DeviceBus<'_> {
-    /// Goes through the transfer of `len` bytes at `addr` piece by piece. `copy` moves a piece of
-    /// memory while its pin is held, and nothing else: reaching a client's memory may take the client's
-    /// help, and the client may need the container for it.
+    /// Goes through the transfer of `len` bytes at `addr` piece by piece, as long as `done` answers
+    /// `true`. `copy` moves a piece of memory while its pin is held, and nothing else: reaching a
+    /// client's memory may take the client's help, and the client may need the container for it.
     fn transfer(
         &mut self,
         addr: u64,
         len: usize,
         access: Prot,
         copy: &mut dyn FnMut(&mut dyn Platform, iommu::Backing, usize, usize) -> bool,
-        mut done: impl FnMut(&mut Self, Piece),
+        mut done: impl FnMut(&mut Self, Piece) -> bool,
     ) {
         let mut start = 0;
         while start < len {
@@ -173,7 +178,9 @@ impl DeviceBus<'_> {
                 Err(fault) if fault.reason == FaultReason::NoDomain => (left, Err(fault)),
                 Err(fault) => (left.min(to_page_end(iova)), Err(fault)),
             };
-            done(self, Piece { start, len: n, outcome });
+            if !done(self, Piece { start, len: n, outcome }) {
+                return;
+            }
             // A piece has at least one byte, so that this ends.
             start = start.saturating_add(n.max(1));
         }
@@ -210,7 +217,7 @@ impl DmaBus for DeviceBus<'_> {
             let fault = match piece.outcome {
                 Ok(Reached::Memory) => {
                     failed = false;
-                    return;
+                    return true;
                 }
                 Ok(Reached::Doorbell { iova, .. }) => {
                     Fault { iova, access: Prot::READ, reason: FaultReason::Doorbell }
@@ -220,6 +227,7 @@ impl DmaBus for DeviceBus<'_> {
             bus.report(failed, &fault);
             lost.push(range);
             (failed, answer) = (true, Err(Aborted));
+            true
         });
         for range in lost {
             data.get_mut(range).unwrap_or_default().fill(0);
@@ -255,8 +263,25 @@ impl DmaBus for DeviceBus<'_> {
                     (failed, answer) = (true, Err(Aborted));
                 }
             }
+            true
         });
         answer
+    }
+
+    fn write_mapped(&mut self, addr: u64, source: &dyn Any, offset: u64, len: usize) -> usize {
+        let mut copy = |platform: &mut dyn Platform, at, start: usize, n| {
+            let offset = u64::try_from(start).ok().and_then(|start| offset.checked_add(start));
+            offset.is_some_and(|offset| platform.dma_write_mapped(at, source, offset, n))
+        };
+        let mut written = 0_usize;
+        self.transfer(addr, len, Prot::WRITE, &mut copy, |_, piece| {
+            let moved = matches!(piece.outcome, Ok(Reached::Memory));
+            if moved {
+                written = piece.start.saturating_add(piece.len);
+            }
+            moved
+        });
+        written
     }
 
     fn set_intx(&mut self, asserted: bool) {

@@ -6,5 +6,6 @@ mod admin;
 mod hostile;
 mod interrupts;
 mod io;
+mod mapped;
 mod polled;
 mod registers;

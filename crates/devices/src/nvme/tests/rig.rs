@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::any::Any;
 
 use pci::{Aborted, Device, DmaBus};
 
@@ -29,12 +30,14 @@ pub(super) struct Machine {
     pub(super) line: bool,
     pub(super) reads: Vec<(u64, usize)>,
     pub(super) writes: Vec<(u64, usize)>,
+    /// How many bytes of a source it can write at once.
+    pub(super) mapped: usize,
 }
 
 impl Machine {
     pub(super) fn new() -> Self {
         let (reads, writes) = (vec![], vec![]);
-        Self { bytes: vec![0; SIZE], interrupts: vec![], line: false, reads, writes }
+        Self { bytes: vec![0; SIZE], interrupts: vec![], line: false, reads, writes, mapped: 0 }
     }
 
     pub(super) fn at(&mut self, addr: u64, len: usize) -> Option<&mut [u8]> {
@@ -63,6 +66,15 @@ impl DmaBus for Machine {
         self.writes.push((addr, data.len()));
         self.at(addr, data.len()).ok_or(Aborted)?.copy_from_slice(data);
         Ok(())
+    }
+
+    fn write_mapped(&mut self, addr: u64, source: &dyn Any, offset: u64, len: usize) -> usize {
+        let (Some(source), now) = (source.downcast_ref::<Vec<u8>>(), len.min(self.mapped)) else {
+            return 0;
+        };
+        let Some(memory) = self.at(addr, now) else { return 0 };
+        memory.copy_from_slice(&source[offset as usize..][..now]);
+        now
     }
 
     fn set_intx(&mut self, asserted: bool) {

@@ -1,0 +1,136 @@
+//! A file's bytes on their way to another process, without a copy of ours between.
+//!
+//! The file is mapped, and nothing here ever looks at the mapping: only its address is told to
+//! `process_vm_writev`. That answers an error where the file was cut short or cannot be read; an access
+//! of our own would be `SIGBUS`.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+use super::client;
+
+/// Pages that are asked about at once.
+const MOST: usize = 128;
+const PAGE: usize = 4096;
+
+/// File systems where a mapping and `pwrite` are one and the same at any time: ext2 to 4, XFS, Btrfs,
+/// F2FS, and tmpfs, which is also where block devices stand. With others (FUSE, 9P) either may have a
+/// cache of its own.
+const COHERENT: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
+/// Of a container's image; a file that is only read may be replaced by a copy there.
+const OVERLAY: u64 = 0x794c_7630;
+
+/// A file, mapped to be read.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    at: NonNull<libc::c_void>,
+    len: usize,
+    file: File,
+}
+
+// SAFETY: nobody accesses the mapping; it is unmapped once, by `drop`.
+unsafe impl Send for MappedFile {}
+
+impl MappedFile {
+    /// Maps the first `size` bytes of a file; `None` where that cannot be had.
+    pub(crate) fn map(file: &File, size: u64, read_only: bool) -> Option<Self> {
+        let kind = rustix::fs::fstatfs(file).ok()?.f_type.cast_unsigned();
+        if !COHERENT.contains(&kind) && (kind != OVERLAY || read_only) {
+            return None;
+        }
+        let (len, file) = (usize::try_from(size).ok()?, file.try_clone().ok()?);
+        let (any, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let at = unsafe { libc::mmap(any, len, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
+        if at == libc::MAP_FAILED {
+            return None;
+        }
+        let mapped = Self { at: NonNull::new(at)?, len, file };
+        // SAFETY: the mapping is ours; a child then lacks what it does not access.
+        unsafe { libc::madvise(at, len, libc::MADV_DONTFORK) };
+        Some(mapped)
+    }
+
+    /// Copies to address `addr` of a process, if the file has the bytes in memory; whether all of them
+    /// were copied.
+    pub(crate) fn send(&self, pid: i32, addr: u64, offset: u64, len: usize) -> bool {
+        let Some(end) = offset.checked_add(len as u64).filter(|end| *end <= self.len as u64) else {
+            return false;
+        };
+        // Otherwise reading is better at reading ahead.
+        if !self.is_cached(offset as usize, len) {
+            return false;
+        }
+        let from = self.at.as_ptr().wrapping_byte_add(offset as usize);
+        // What is behind the end of a file on its last page reads as zeroes.
+        client::send(pid, addr, from, len) == len
+            && (&self.file).seek(SeekFrom::End(0)).is_ok_and(|size| size >= end)
+    }
+
+    fn is_cached(&self, offset: usize, len: usize) -> bool {
+        let mut at = offset & !(PAGE - 1);
+        let end = offset + len;
+        while at < end {
+            let now = (end - at).min(MOST * PAGE);
+            let mut pages = [0_u8; MOST];
+            let from = self.at.as_ptr().wrapping_byte_add(at);
+            // SAFETY: the kernel writes a byte for each page of `now` bytes, which are at most `MOST`.
+            if unsafe { libc::mincore(from, now, pages.as_mut_ptr()) } != 0 {
+                return false;
+            }
+            if pages.iter().take(now.div_ceil(PAGE)).any(|page| page & 1 == 0) {
+                return false;
+            }
+            at += now;
+        }
+        true
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`, and nothing else has the address.
+        unsafe { libc::munmap(self.at.as_ptr(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn bytes_arrive_and_what_the_file_lost_does_not() {
+        let file = File::from(memfd_create("mapped", MemfdFlags::CLOEXEC).unwrap());
+        let bytes: Vec<u8> =
+            (0..1_000_000_u32).map(|i| (i.wrapping_mul(40_503) >> 9) as u8).collect();
+        file.write_all_at(&bytes, 0).unwrap();
+        let mapped = MappedFile::map(&file, bytes.len() as u64, true).unwrap();
+        let pid = std::process::id().cast_signed();
+        let mut memory = vec![0_u8; 700_000];
+        let at = memory.as_mut_ptr().expose_provenance() as u64;
+        let mut send = |offset: u64, len: usize| {
+            let sent = mapped.send(pid, at, offset, len);
+            (sent, std::hint::black_box(&mut memory)[..len] == bytes[offset as usize..][..len])
+        };
+        for (offset, len) in [(0, 1), (4095, 2), (100_001, 700_000), (999_999, 1), (5, 0)] {
+            assert_eq!(send(offset, len), (true, true), "{offset} {len}");
+        }
+        // What was written since is there.
+        file.write_all_at(&[bytes[0]; 9], 50_000).unwrap();
+        file.write_all_at(&bytes[50_000..50_009], 50_000).unwrap();
+        assert_eq!(send(40_000, 20_000), (true, true));
+        assert!(!mapped.send(pid, 8, 0, 100) && !mapped.send(pid, at, 999_999, 2));
+        assert!(!mapped.send(pid, at, u64::MAX, 2));
+        // In the middle of a page: the rest of it reads as zeroes, which is not the file's.
+        file.set_len(500_000).unwrap();
+        assert!(mapped.send(pid, at, 499_000, 1000) && !mapped.send(pid, at, 499_000, 1001));
+        assert!(!mapped.send(pid, at, 400_000, 200_000) && !mapped.send(pid, at, 600_000, 5));
+        file.set_len(0).unwrap();
+        assert!(!mapped.send(pid, at, 0, 1));
+    }
+}
