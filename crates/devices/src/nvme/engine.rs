@@ -21,6 +21,8 @@ const BURST: usize = 16;
 const BYTES: u64 = 2 << 20;
 /// Bytes moved after which completions are not kept back any longer.
 const HOLD_BYTES: u64 = 64 << 10;
+/// Bytes moved after which software is told of completions: it goes on with them beside us.
+const TELL_BYTES: u64 = 256 << 10;
 
 /// What became of a command.
 pub(super) enum Outcome {
@@ -150,7 +152,7 @@ impl Nvme {
         bus.read(at, entries.as_flattened_mut()).map_err(|_| Fatal)?;
         let mut posts = Posts::new();
         let mut taken = 0_usize;
-        let mut held = *moved;
+        let (mut held, mut told) = (*moved, *moved);
         for entry in entries {
             let command = Command::parse(entry);
             if let Some(sq) = self.submissions.get_mut(id).and_then(Option::as_mut) {
@@ -176,6 +178,10 @@ impl Nvme {
             if moved.saturating_sub(held) >= HOLD_BYTES {
                 posts.flush(bus)?;
                 held = *moved;
+            }
+            if moved.saturating_sub(told) >= TELL_BYTES {
+                self.signal(bus);
+                told = *moved;
             }
             if *moved >= BYTES {
                 break;
