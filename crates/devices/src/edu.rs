@@ -73,9 +73,8 @@ impl Edu {
     /// The device as QEMU powers it on, its BAR at an address that firmware would choose.
     #[must_use]
     pub fn new() -> Self {
-        let mut bytes = [0; 0x44];
-        for (offset, data) in [
-            (regs::VENDOR_ID, &[0x34, 0x12, 0xe8, 0x11][..]),
+        let parts: &[(u16, &[u8])] = &[
+            (regs::VENDOR_ID, &[0x34, 0x12, 0xe8, 0x11]),
             (regs::STATUS, &[0x10, 0]),
             (regs::REVISION, &[0x10, 0, 0xff, 0]),
             (regs::BAR0, &[0, 0, 0x40, 0xfe]),
@@ -84,11 +83,8 @@ impl Edu {
             (regs::INTERRUPT_PIN, &[1]),
             // MSI: one vector, 64-bit address, no mask bits.
             (0x40, &[regs::cap::MSI, 0, 0x80, 0]),
-        ] {
-            let to = bytes.iter_mut().skip(usize::from(offset));
-            to.zip(data).for_each(|(to, from)| *to = *from);
-        }
-        Self::with_config(ConfigSpace::from_bytes(&bytes, ConfigSize::Conventional, &Self::bars()))
+        ];
+        Self::with_config(ConfigSpace::from_parts(parts, ConfigSize::Conventional, &Self::bars()))
     }
 
     /// The BARs (and ROM) of [`new`](Self::new): 1 MiB of memory.

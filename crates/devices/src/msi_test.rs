@@ -49,9 +49,8 @@ impl MsiTest {
     /// The device as it powers on, its BAR at an address that firmware would choose.
     #[must_use]
     pub fn new() -> Self {
-        let mut bytes = [0; 0x64];
-        for (offset, data) in [
-            (regs::VENDOR_ID, &[0x34, 0x12, 0xe9, 0x11][..]),
+        let parts: &[(u16, &[u8])] = &[
+            (regs::VENDOR_ID, &[0x34, 0x12, 0xe9, 0x11]),
             (regs::STATUS, &[0x10, 0]),
             (regs::REVISION, &[0, 0, 0xff, 0]),
             (regs::BAR0, &[0, 0, 0x50, 0xfe]),
@@ -60,11 +59,8 @@ impl MsiTest {
             (0x40, &[regs::cap::MSI, 0x58, 0x82, 0]),
             // MSI-X: two vectors, table at 0x2000 of BAR0, pending bits at 0x3000.
             (0x58, &[regs::cap::MSIX, 0, 1, 0, 0, 0x20, 0, 0, 0, 0x30, 0, 0]),
-        ] {
-            let to = bytes.iter_mut().skip(usize::from(offset));
-            to.zip(data).for_each(|(to, from)| *to = *from);
-        }
-        Self::with_config(ConfigSpace::from_bytes(&bytes, ConfigSize::Conventional, &Self::bars()))
+        ];
+        Self::with_config(ConfigSpace::from_parts(parts, ConfigSize::Conventional, &Self::bars()))
     }
 
     /// The BARs (and ROM) of [`new`](Self::new): 16 KiB of memory.

@@ -58,8 +58,16 @@ impl ConfigSpace {
     /// as in QEMU's functions; bytes that belong to neither keep what is written.
     #[must_use]
     pub fn from_bytes(bytes: &[u8], size: ConfigSize, bars: &[Option<Bar>; 7]) -> Self {
+        Self::from_parts(&[(0, bytes)], size, bars)
+    }
+
+    /// The same from parts, each at its offset; what lies between them is zero.
+    #[must_use]
+    pub fn from_parts(parts: &[(u16, &[u8])], size: ConfigSize, bars: &[Option<Bar>; 7]) -> Self {
         let mut config = Self::new(size);
-        config.set(0, bytes);
+        for (offset, bytes) in parts {
+            config.set(*offset, bytes);
+        }
         masks::apply(&mut config, bars);
         config
     }

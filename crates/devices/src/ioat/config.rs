@@ -51,9 +51,8 @@ pub(super) const fn bars() -> [Option<Bar>; 7] {
 
 /// An integrated endpoint of Express that can be reset, power management, MSI-X.
 pub(super) fn space() -> ConfigSpace {
-    let mut bytes = [0; 0x100];
-    for (offset, data) in [
-        (regs::VENDOR_ID, &[0x86, 0x80, 0x21, 0x20][..]),
+    let parts: &[(u16, &[u8])] = &[
+        (regs::VENDOR_ID, &[0x86, 0x80, 0x21, 0x20]),
         (regs::STATUS, &[0x10, 0]),
         // System peripheral, other.
         (regs::REVISION, &[4, 0x00, 0x80, 0x08]),
@@ -66,11 +65,8 @@ pub(super) fn space() -> ConfigSpace {
         (0x90, &[regs::cap::EXPRESS, 0xe0, 0x92, 0, 0, 0x80, 0, 0x10]),
         // Power management, version 3; back in D0 nothing is lost.
         (0xe0, &[regs::cap::PM, 0, 0x03, 0, 0x08, 0]),
-    ] {
-        let to = bytes.iter_mut().skip(usize::from(offset));
-        to.zip(data).for_each(|(to, from)| *to = *from);
-    }
-    ConfigSpace::from_bytes(&bytes, ConfigSize::Extended, &bars())
+    ];
+    ConfigSpace::from_parts(parts, ConfigSize::Extended, &bars())
 }
 
 /// The engine's own registers in configuration space: errors are cleared by writing 1; the mask

@@ -79,9 +79,8 @@ pub(super) fn space(vectors: u16) -> ConfigSpace {
     let [size, more] = vectors.clamp(1, 256).saturating_sub(1).to_le_bytes();
     let table = (reg::TABLE as u32).to_le_bytes();
     let pending = (reg::PENDING as u32).to_le_bytes();
-    let mut bytes = [0; 0xc0];
-    for (offset, data) in [
-        (regs::VENDOR_ID, &[0x36, 0x1b, 0x10, 0x00][..]),
+    let parts: &[(u16, &[u8])] = &[
+        (regs::VENDOR_ID, &[0x36, 0x1b, 0x10, 0x00]),
         (regs::STATUS, &[0x10, 0]),
         // Mass storage, non-volatile memory, NVM Express.
         (regs::REVISION, &[2, 0x02, 0x08, 0x01]),
@@ -99,9 +98,6 @@ pub(super) fn space(vectors: u16) -> ConfigSpace {
         (0x8c, &[0x11, 0x04, 0, 0, 0, 0, 0x11, 0]),
         // Power management, version 3; back in D0 nothing is lost.
         (0x60, &[regs::cap::PM, 0, 0x03, 0, 0x08, 0]),
-    ] {
-        let to = bytes.iter_mut().skip(usize::from(offset));
-        to.zip(data).for_each(|(to, from)| *to = *from);
-    }
-    ConfigSpace::from_bytes(&bytes, ConfigSize::Extended, &bars())
+    ];
+    ConfigSpace::from_parts(parts, ConfigSize::Extended, &bars())
 }

@@ -138,10 +138,7 @@ impl Door {
         let returned = client.returned;
         let number = client.number;
         let (read, written) = client.into_pieces();
-        let (value, refusal) = match answer {
-            Ok(value) => (Ok(value), None),
-            Err(refusal) => (Err(refusal.errno(&self.dialect).number()), Some(refusal)),
-        };
+        let (value, refusal) = self.told(answer);
         let call = Call::Ioctl { request, arg, read, written };
         self.tell(process, object, call, value, refusal, number);
         match (returned, value) {
@@ -210,24 +207,23 @@ impl Door {
         let Found::Object(object @ Object::Device(id)) = self.find(process, fd) else {
             return Some(Response::Continue);
         };
-        let Some(guarded) = self.slot(id)?.lock_within(super::caller::PATIENCE) else {
+        let Some(slot) = self.slot(id) else { return Some(Response::Continue) };
+        let Some(guarded) = slot.lock_within(super::caller::PATIENCE) else {
             return Some(self.stuck(id));
         };
         let mapped = guarded.device.mmap(offset, len, shared);
         let number = self.next_number();
         drop(guarded);
-        let call = Call::Map { offset, len, shared };
-        match mapped {
-            Ok(_) => {
-                self.tell(process, object, call, Ok(0), None, number);
-                Some(Response::Continue)
-            }
-            Err(refusal) => {
-                let refusal = Refusal::from(refusal);
-                let errno = refusal.errno(&self.dialect).number();
-                self.tell(process, object, call, Err(errno), Some(refusal), number);
-                Some(Response::Error(errno))
-            }
+        let (value, refusal) = self.told(mapped.map(|_| 0).map_err(Refusal::from));
+        self.tell(process, object, Call::Map { offset, len, shared }, value, refusal, number);
+        Some(value.map_or_else(Response::Error, |_| Response::Continue))
+    }
+
+    /// What a client is told, and why not.
+    pub(super) fn told(&self, answer: Answer) -> (Result<i64, i32>, Option<Refusal>) {
+        match answer {
+            Ok(value) => (Ok(value), None),
+            Err(refusal) => (Err(refusal.errno(&self.dialect).number()), Some(refusal)),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use vfio::DeviceId;
 use vfio::device::DeviceRefusal;
-use vfio::{DeviceId, Refusal};
 
 use super::Door;
 use super::caller::PATIENCE;
@@ -180,10 +180,7 @@ impl Door {
         let (answer, refusal) = match moved {
             Ok(_) if fault => (Err(libc::EFAULT), None),
             Ok(moved) => (Ok(i64::try_from(moved).unwrap_or(i64::MAX)), None),
-            Err(refusal) => {
-                let refusal = Refusal::from(refusal);
-                (Err(refusal.errno(&self.dialect).number()), Some(refusal))
-            }
+            Err(refusal) => self.told(Err(refusal.into())),
         };
         self.tell(process, Object::Device(id), call, answer, refusal, number);
         answer.map(i64::unsigned_abs).map_err(Response::Error)
