@@ -22,7 +22,7 @@ const BYTES: u64 = 2 << 20;
 /// Bytes moved after which completions are not kept back any longer.
 const HOLD_BYTES: u64 = 64 << 10;
 /// Bytes moved after which software is told of completions: it goes on with them beside us.
-const TELL_BYTES: u64 = 256 << 10;
+const TELL_BYTES: u64 = 512 << 10;
 
 /// What became of a command.
 pub(super) enum Outcome {

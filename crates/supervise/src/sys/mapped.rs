@@ -8,9 +8,12 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::client;
 
+/// Of so many transfers in a row whose bytes are in memory, one is asked about.
+const TRUSTED: u32 = 8;
 /// Pages that are asked about at once.
 const MOST: usize = 128;
 const PAGE: usize = 4096;
@@ -28,6 +31,8 @@ pub(crate) struct MappedFile {
     at: NonNull<libc::c_void>,
     len: usize,
     file: File,
+    /// Transfers until the next is asked about.
+    trusted: AtomicU32,
 }
 
 // SAFETY: nobody accesses the mapping; it is unmapped once, by `drop`.
@@ -47,7 +52,7 @@ impl MappedFile {
         if at == libc::MAP_FAILED {
             return None;
         }
-        let mapped = Self { at: NonNull::new(at)?, len, file };
+        let mapped = Self { at: NonNull::new(at)?, len, file, trusted: AtomicU32::new(0) };
         // SAFETY: the mapping is ours; a child then lacks what it does not access.
         unsafe { libc::madvise(at, len, libc::MADV_DONTFORK) };
         Some(mapped)
@@ -60,9 +65,11 @@ impl MappedFile {
             return false;
         };
         // Otherwise reading is better at reading ahead.
-        if !self.is_cached(offset as usize, len) {
+        let trusted = self.trusted.load(Ordering::Relaxed);
+        if trusted == 0 && !self.is_cached(offset as usize, len) {
             return false;
         }
+        self.trusted.store(trusted.checked_sub(1).unwrap_or(TRUSTED), Ordering::Relaxed);
         let from = self.at.as_ptr().wrapping_byte_add(offset as usize);
         // What is behind the end of a file on its last page reads as zeroes.
         client::send(pid, addr, from, len) == len
