@@ -102,8 +102,13 @@ impl<'a> Client<'a> {
     }
 
     /// After a request: whether it lacked a copy, and is to be issued again. Nothing of it is kept.
-    pub(super) fn fetch(&mut self) -> bool {
-        let Some((addr, len)) = self.missing.take() else { return false };
+    pub(super) const fn lacks(&self) -> bool {
+        self.missing.is_some()
+    }
+
+    /// Makes the copy that was missing. With no lock held.
+    pub(super) fn fetch(&mut self) {
+        let Some((addr, len)) = self.missing.take() else { return };
         self.writes.clear();
         self.fetches += 1;
         let mut bytes = vec![0; len];
@@ -113,7 +118,6 @@ impl<'a> Client<'a> {
         } else {
             self.unreadable.push((addr, len));
         }
-        true
     }
 
     /// After a request, with no lock held: waits for transfers to memory that was unmapped, and

@@ -51,6 +51,11 @@ impl<'a> InHand<'a> {
         Ok(())
     }
 
+    /// Lets go of all.
+    pub(super) fn put_down(&mut self) {
+        self.guards.clear();
+    }
+
     /// The devices in hand.
     pub(super) fn ids(&self) -> Vec<DeviceId> {
         self.guards.keys().copied().collect()

@@ -120,12 +120,14 @@ impl Door {
             }
             let answer = self.issue(&mut client, &mut devices, object, request, arg);
             match devices.wait_for_busy() {
-                Ok(false) => {}
-                Ok(true) => continue,
+                Ok(false) if !client.lacks() => break answer,
+                Ok(_) => {}
                 Err(id) => return Some(self.stuck(id)),
             }
-            if !client.fetch() {
-                break answer;
+            if client.lacks() {
+                // The client may need the device to bring its memory.
+                devices.put_down();
+                client.fetch();
             }
         };
         self.let_go(devices);

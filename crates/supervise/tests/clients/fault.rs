@@ -1,5 +1,5 @@
 //! A client that serves its own page faults, and needs VFIO for it, while DMA waits for the page and an
-//! unmap waits for the DMA.
+//! unmap waits for the DMA; or while the request itself waits, whose argument lies there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +11,9 @@ const IOVA: u64 = 0x10_0000;
 const OTHER: u64 = 0x20_0000;
 
 pub(super) fn run(role: &str) -> Option<()> {
+    if role == "fault of an argument" {
+        return argument();
+    }
     let nvme = match role {
         "fault of edu" => false,
         "fault of nvme" => true,
@@ -51,6 +54,38 @@ pub(super) fn run(role: &str) -> Option<()> {
         if nvme { fetch_by_nvme(vfio.nvme) } else { EduRegisters::new(vfio.edu).fetch(IOVA, 64) }
     });
     assert_eq!(raw::map(vfio.container, memory, IOVA, PAGE), 0);
+    vfio.close();
+    Some(())
+}
+
+/// A request on a device whose argument's second page needs the same device to come.
+fn argument() -> Option<()> {
+    let Some(faults) = Faults::new() else {
+        println!("\nskipped: userfaultfd is not permitted");
+        return Some(());
+    };
+    let vfio = Vfio::open();
+    let memory = raw::memory(2 * PAGE as usize, libc::MAP_PRIVATE);
+    faults.register(memory as u64 + PAGE);
+    // vfio_irq_set: argsz, flags (DATA_BOOL, ACTION_TRIGGER), index (MSI-X), start, count; its data is
+    // in the other page.
+    const COUNT: u32 = 2;
+    let argument = memory.wrapping_add(PAGE as usize - 20);
+    let header = [20 + COUNT, 1 << 1 | 1 << 5, 2, 0, COUNT].map(u32::to_le_bytes);
+    unsafe { argument.copy_from(header.as_ptr().cast(), 20) };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let at = faults.wait();
+            assert_eq!(raw::device_info(vfio.nvme), 0);
+            assert_eq!(raw::pread(vfio.nvme, &mut [0; 4], raw::CONFIG), 4);
+            faults.serve(at);
+        });
+        const SET_IRQS: u64 = 0x3b6e;
+        let answer = unsafe { libc::ioctl(vfio.nvme, SET_IRQS, argument) };
+        // Nothing is enabled that could be triggered.
+        let error = std::io::Error::last_os_error().raw_os_error();
+        assert_eq!((answer, error), (-1, Some(libc::EINVAL)));
+    });
     vfio.close();
     Some(())
 }

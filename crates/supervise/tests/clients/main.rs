@@ -237,6 +237,11 @@ fn the_fault_handler_of_a_client_can_use_vfio_while_dma_waits_for_it() {
 }
 
 #[test]
+fn the_fault_handler_of_a_client_can_use_a_device_while_a_request_on_it_waits() {
+    succeeds(PLAIN, "fault of an argument");
+}
+
+#[test]
 fn killed_while_writing_what_was_told_is_in_the_file() {
     let place = Place::new("killer");
     for user in users() {
