@@ -82,6 +82,8 @@ pub(crate) struct Door {
     at_work: Arc<AtWork>,
     /// `RLIMIT_MEMLOCK` for all; `None`: each process' own.
     memlock: Option<u64>,
+    /// Clients' descriptors cannot be looked at.
+    blind: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -147,6 +149,7 @@ impl Door {
             numbers: AtomicU64::new(0),
             at_work,
             memlock,
+            blind: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         })
     }

@@ -1,6 +1,7 @@
 //! Requests: `ioctl` and `mmap` on containers, groups and devices, and what happens as these close.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use vfio::{Answer, Ctx, DeviceId, Refusal};
@@ -36,11 +37,30 @@ impl Door {
     /// What a descriptor of a process stands for; an open file that is met for the first time is opened
     /// now.
     pub(super) fn find(&self, process: &Process, fd: i32) -> Found {
-        let Ok(file) = process.descriptor(fd) else { return Found::Foreign };
+        let file = match process.descriptor(fd) {
+            Ok(file) => file,
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::PermissionDenied {
+                    self.blind();
+                }
+                return Found::Foreign;
+            }
+        };
         match self.files.identify(file.as_fd()) {
             Identity::Foreign => Found::Foreign,
             Identity::Known(object) => Found::Object(object),
             Identity::New(_) => self.open(process, file.as_fd()),
+        }
+    }
+
+    /// A client's descriptors cannot be looked at: what it asks goes to the kernel, which knows nothing
+    /// of it. Told once.
+    fn blind(&self) {
+        if !self.blind.swap(true, Ordering::Relaxed) {
+            self.watch.trouble(
+                "the program's descriptors cannot be shared (pidfd_getfd is refused), so that its VFIO \
+                 requests are not answered: `softvfio doctor` says what to enable",
+            );
         }
     }
 
