@@ -57,6 +57,16 @@ struct Buffer {
     len: u64,
 }
 
+/// What is moved at a time.
+struct Part {
+    device: DeviceId,
+    /// In the device's file.
+    offset: u64,
+    /// The client's address.
+    addr: u64,
+    len: u64,
+}
+
 impl Door {
     pub(super) fn transfer(
         &self,
@@ -88,11 +98,12 @@ impl Door {
         let (mut at, mut done) = (transfer.offset, 0_i64);
         for Buffer { mut addr, mut len } in buffers {
             while len != 0 {
-                let part = len.min(CHUNK);
+                let now = len.min(CHUNK);
+                let part = Part { device: id, offset: at, addr, len: now };
                 let moved = if transfer.write {
-                    self.write(process, tid, id, at, addr, part)
+                    self.write(process, tid, &part)
                 } else {
-                    self.read(process, tid, id, at, addr, part)
+                    self.read(process, tid, &part)
                 };
                 let moved = match moved {
                     Ok(moved) => moved,
@@ -101,49 +112,36 @@ impl Door {
                     Err(response) => return Some(response),
                 };
                 done += i64::try_from(moved).unwrap_or(0);
-                if moved < part {
+                if moved < now {
                     return Some(Response::Value(done));
                 }
-                (at, addr, len) = (at.wrapping_add(part), addr.wrapping_add(part), len - part);
+                (at, addr, len) = (at.wrapping_add(now), addr.wrapping_add(now), len - now);
             }
         }
         Some(Response::Value(done))
     }
 
-    fn read(
-        &self,
-        process: &Process,
-        tid: i32,
-        id: DeviceId,
-        offset: u64,
-        addr: u64,
-        count: u64,
-    ) -> Result<u64, Response> {
-        let mut data = vec![0; usize::try_from(count).unwrap_or(0)];
-        let (count, (moved, number)) =
-            (data.len(), self.access(id, |device, up| device.read(up, offset, &mut data))?);
+    fn read(&self, process: &Process, tid: i32, part: &Part) -> Result<u64, Response> {
+        let mut data = part.buffer();
+        let (offset, count) = (part.offset, data.len());
+        let (moved, number) =
+            self.access(part.device, |device, up| device.read(up, offset, &mut data))?;
         let len = *moved.as_ref().unwrap_or(&0);
         data.truncate(len);
-        let fault = client::write_memory(tid, addr, &data) != len;
+        let fault = client::write_memory(tid, part.addr, &data) != len;
         let call = Call::Read { offset, count, data };
-        self.moved(process, id, call, moved, number, fault)
+        self.moved(process, part.device, call, moved, number, fault)
     }
 
-    fn write(
-        &self,
-        process: &Process,
-        tid: i32,
-        id: DeviceId,
-        offset: u64,
-        addr: u64,
-        count: u64,
-    ) -> Result<u64, Response> {
-        let mut data = vec![0; usize::try_from(count).unwrap_or(0)];
-        let copied = client::read_memory(tid, addr, &mut data);
+    fn write(&self, process: &Process, tid: i32, part: &Part) -> Result<u64, Response> {
+        let mut data = part.buffer();
+        let copied = client::read_memory(tid, part.addr, &mut data);
         let fault = copied != data.len();
         data.truncate(copied);
-        let (moved, number) = self.access(id, |device, up| device.write(up, offset, &data))?;
-        self.moved(process, id, Call::Write { offset, data }, moved, number, fault)
+        let offset = part.offset;
+        let (moved, number) =
+            self.access(part.device, |device, up| device.write(up, offset, &data))?;
+        self.moved(process, part.device, Call::Write { offset, data }, moved, number, fault)
     }
 
     /// An access, with the device in hand.
@@ -184,6 +182,13 @@ impl Door {
         };
         self.tell(process, Object::Device(id), call, answer, refusal, number);
         answer.map(i64::unsigned_abs).map_err(Response::Error)
+    }
+}
+
+impl Part {
+    fn buffer(&self) -> Vec<u8> {
+        // At most `CHUNK`.
+        vec![0; usize::try_from(self.len).unwrap_or(0)]
     }
 }
 
