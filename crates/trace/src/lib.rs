@@ -29,6 +29,7 @@ pub mod import;
 mod machine;
 mod names;
 mod ops;
+mod order;
 mod process;
 pub mod profile;
 mod reader;
@@ -51,6 +52,7 @@ mod planted {
 
 pub use compare::{Difference, compare};
 pub use machine::{Facts, dialect_of};
+pub use order::{Checks, Order};
 pub use reader::{Line, MAX_LINE, ReadError, Reader};
 pub use report::Tally;
 pub use session::{Options, Outcome, Session, Step, Verdict, answered};

@@ -11,6 +11,7 @@ use crate::deviation::{self, Deviation};
 use crate::hosts;
 use crate::machine::{Facts, Header, Machine};
 use crate::ops::{self, Answer, Stop};
+use crate::order::Order;
 use crate::reader::{Line, ReadError, Reader};
 use crate::request::Request;
 use crate::span;
@@ -181,6 +182,12 @@ impl<R: BufRead> Session<R> {
     /// A container, while it is open or has groups.
     pub fn container(&self, id: ContainerId) -> Option<&Container> {
         self.world.container(id)
+    }
+
+    /// The checks that a request meets, in their order; `asked` is the request that was carried out
+    /// last, or the next one.
+    pub fn order(&self, asked: &Map<String, Value>) -> Order {
+        crate::order::of(&self.world, Request(asked))
     }
 
     /// Carries out the next line; `None` at the end.

@@ -48,7 +48,8 @@ impl Abi {
     }
 
     /// The bit of a map or unmap that makes its range a window.
-    pub(crate) const fn window_flag(self) -> Option<u32> {
+    #[must_use]
+    pub const fn window_flag(self) -> Option<u32> {
         match self {
             Self::Kernel => None,
             Self::Reviewed => Some(SOFTVFIO_DMA_FLAG_RESERVED_MSI_IOVA),

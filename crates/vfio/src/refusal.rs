@@ -6,7 +6,7 @@ use iommu::{AttachRefusal, Dialect, DirtyRefusal, MapRefusal, VaddrRefusal, Wind
 use thiserror::Error;
 use uapi::Errno;
 
-use crate::{BadAddress, GroupId};
+use crate::{BadAddress, GroupId, user};
 
 /// What a request answers: a number that is not negative, or why not.
 pub type Answer = Result<i64, Refusal>;
@@ -15,9 +15,15 @@ pub type Answer = Result<i64, Refusal>;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The argument is not wholly readable, or an answer not writable.
+    /// The argument is not wholly readable.
     #[error("the argument's memory is not accessible")]
     BadAddress,
+    /// What follows the argument's first structure is not readable.
+    #[error("the memory of the argument's second part is not accessible")]
+    BadTail,
+    /// The answer cannot be written.
+    #[error("the memory for the answer is not accessible")]
+    NotWritten,
     /// `argsz` is smaller than the structure.
     #[error("argsz is {argsz}, the structure has {min} bytes")]
     ArgszTooSmall {
@@ -202,12 +208,24 @@ impl From<BadAddress> for Refusal {
     }
 }
 
+impl From<user::BadTail> for Refusal {
+    fn from(_: user::BadTail) -> Self {
+        Self::BadTail
+    }
+}
+
+impl From<user::NotWritten> for Refusal {
+    fn from(_: user::NotWritten) -> Self {
+        Self::NotWritten
+    }
+}
+
 impl Refusal {
     /// The errno that a kernel of this dialect answers.
     #[must_use]
     pub fn errno(&self, dialect: &Dialect) -> Errno {
         match self {
-            Self::BadAddress => Errno::EFAULT,
+            Self::BadAddress | Self::BadTail | Self::NotWritten => Errno::EFAULT,
             Self::ArgszTooSmall { .. }
             | Self::UnknownFlags { .. }
             | Self::FlagMix(_)

@@ -19,6 +19,21 @@ pub(crate) fn read<T: FromBytes + IntoBytes>(
     Ok(read_padded(&bytes))
 }
 
+/// The part of an argument that follows its first structure is not accessible.
+pub(crate) struct BadTail;
+
+/// The memory for an answer is not accessible.
+pub(crate) struct NotWritten;
+
+/// Copies the structure that follows another of `head` bytes at `addr`.
+pub(crate) fn read_tail<T: FromBytes + IntoBytes>(
+    caller: &mut dyn Caller,
+    addr: u64,
+    head: u32,
+) -> Result<T, BadTail> {
+    read_all(caller, addr.wrapping_add(head.into())).map_err(|_| BadTail)
+}
+
 /// Copies a whole structure at `addr`.
 pub(crate) fn read_all<T: FromBytes + IntoBytes>(
     caller: &mut dyn Caller,
@@ -33,9 +48,18 @@ pub(crate) fn write<T: IntoBytes + zerocopy::Immutable>(
     addr: u64,
     value: &T,
     size: usize,
-) -> Result<(), BadAddress> {
+) -> Result<(), NotWritten> {
     let bytes = value.as_bytes();
-    caller.copy_out(addr, bytes.get(..size).unwrap_or(bytes))
+    write_bytes(caller, addr, bytes.get(..size).unwrap_or(bytes))
+}
+
+/// Writes bytes of an answer to `addr`.
+pub(crate) fn write_bytes(
+    caller: &mut dyn Caller,
+    addr: u64,
+    bytes: &[u8],
+) -> Result<(), NotWritten> {
+    caller.copy_out(addr, bytes).map_err(|_| NotWritten)
 }
 
 /// A string of fewer than `max` bytes and its NUL.

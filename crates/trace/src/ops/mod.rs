@@ -52,53 +52,71 @@ pub(crate) struct Op<'a> {
 
 type Done = Result<Answer, Stop>;
 
+/// Names of operations and what carries them out: a list of the names, and the way from one to the
+/// other.
+macro_rules! operations {
+    ($($name:literal => $carry_out:path,)+) => {
+        /// Every operation.
+        #[cfg(test)]
+        pub(crate) const OPERATIONS: &[&str] = &[$($name),+];
+
+        fn carry_out(name: &str, op: &mut Op<'_>) -> Done {
+            match name {
+                $($name => $carry_out(op),)+
+                _ => Err(Stop::Unknown(name.to_owned())),
+            }
+        }
+    };
+}
+
+operations! {
+    "mem" => memory::mem,
+    "mem_unmap" => memory::unmap,
+    "mem_protect" => memory::protect,
+    "mem_fill" => memory::fill,
+    "mem_read" => memory::read,
+    "open_container" => calls::open_container,
+    "open_iommufd" => calls::open_iommufd,
+    "open_group" => calls::open_group,
+    "close" => calls::close,
+    "api_version" => calls::api_version,
+    "check_extension" => calls::check_extension,
+    "set_iommu" => calls::set_iommu,
+    "group_status" => calls::group_status,
+    "set_container" => calls::set_container,
+    "unset_container" => calls::unset_container,
+    "get_device_fd" => calls::get_device_fd,
+    "map" => type1::map,
+    "unmap" => type1::unmap,
+    "dirty" => type1::dirty,
+    "get_info" => type1::get_info,
+    "device_info" => device::device_info,
+    "region_info" => device::region_info,
+    "irq_info" => device::irq_info,
+    "set_irqs" => device::set_irqs,
+    "reset" => device::reset,
+    "faults" => device::faults,
+    "eventfd" => device::eventfd,
+    "eventfd_read" => device::eventfd_read,
+    "eventfd_write" => device::eventfd_write,
+    "region_read" => region::read,
+    "region_write" => region::write,
+    "edu_dma" => region::edu_dma,
+    "ioctl" => raw::ioctl,
+    "rlimit_memlock" => admin::rlimit_memlock,
+    "setuid" => admin::setuid,
+    "locked_kb" => admin::locked_kb,
+    "module_param" => admin::module_param,
+    "bind" => admin::bind,
+    "unbind" => admin::unbind,
+    "remove" => admin::remove,
+}
+
 /// Carries out one operation.
 pub(crate) fn run(world: &mut World, request: Request<'_>) -> Done {
     let name = request.text_or("op", "")?;
     let mut op = Op { world, request };
-    let answer = match &*name {
-        "mem" => memory::mem(&mut op),
-        "mem_unmap" => memory::unmap(&mut op),
-        "mem_protect" => memory::protect(&mut op),
-        "mem_fill" => memory::fill(&mut op),
-        "mem_read" => memory::read(&mut op),
-        "open_container" => calls::open_container(&mut op),
-        "open_iommufd" => calls::open_iommufd(&mut op),
-        "open_group" => calls::open_group(&mut op),
-        "close" => calls::close(&mut op),
-        "api_version" => calls::api_version(&mut op),
-        "check_extension" => calls::check_extension(&mut op),
-        "set_iommu" => calls::set_iommu(&mut op),
-        "group_status" => calls::group_status(&mut op),
-        "set_container" => calls::set_container(&mut op),
-        "unset_container" => calls::unset_container(&mut op),
-        "get_device_fd" => calls::get_device_fd(&mut op),
-        "map" => type1::map(&mut op),
-        "unmap" => type1::unmap(&mut op),
-        "dirty" => type1::dirty(&mut op),
-        "get_info" => type1::get_info(&mut op),
-        "device_info" => device::device_info(&mut op),
-        "region_info" => device::region_info(&mut op),
-        "irq_info" => device::irq_info(&mut op),
-        "set_irqs" => device::set_irqs(&mut op),
-        "reset" => device::reset(&mut op),
-        "faults" => device::faults(&mut op),
-        "eventfd" => device::eventfd(&mut op),
-        "eventfd_read" => device::eventfd_read(&mut op),
-        "eventfd_write" => device::eventfd_write(&mut op),
-        "region_read" => region::read(&mut op),
-        "region_write" => region::write(&mut op),
-        "edu_dma" => region::edu_dma(&mut op),
-        "ioctl" => raw::ioctl(&mut op),
-        "rlimit_memlock" => admin::rlimit_memlock(&mut op),
-        "setuid" => admin::setuid(&mut op),
-        "locked_kb" => admin::locked_kb(&mut op),
-        "module_param" => admin::module_param(&mut op),
-        "bind" => admin::bind(&mut op),
-        "unbind" => admin::unbind(&mut op),
-        "remove" => admin::remove(&mut op),
-        _ => Err(Stop::Unknown(name.into_owned())),
-    };
+    let answer = carry_out(&name, &mut op);
     op.world.close_released();
     op.world.deliver_events();
     answer
@@ -125,17 +143,7 @@ impl Op<'_> {
 
     /// The descriptor that a word like `c0` names.
     fn any_fd(&mut self, member: &str, word: &str) -> Result<&mut i32, Stop> {
-        let slots = &mut self.world.slots;
-        let found = word.split_at_checked(1).and_then(|(kind, slot)| {
-            let slot: usize = if slot.is_empty() { 0 } else { slot.parse().ok()? };
-            match kind {
-                "c" => slots.c.get_mut(slot),
-                "g" => slots.g.get_mut(slot),
-                "d" => slots.d.get_mut(slot),
-                "e" => slots.e.get_mut(slot),
-                _ => None,
-            }
-        });
+        let found = self.world.slots.named(word);
         match found {
             Some(fd) => Ok(fd),
             None => Ok(self.request.bad(member, "a descriptor: c0-c7, g0-g7, d0-d7 or e0-e63")?),

@@ -26,7 +26,7 @@ pub(crate) struct NamedDevice {
 }
 
 /// Numbered descriptors; -1 where none is open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Slots {
     /// Containers.
     pub(crate) c: [i32; 8],
@@ -36,6 +36,21 @@ pub(crate) struct Slots {
     pub(crate) d: [i32; 8],
     /// Eventfds.
     pub(crate) e: [i32; 64],
+}
+
+impl Slots {
+    /// The slot that a word like `c0` names; `c` is `c0`.
+    pub(crate) fn named(&mut self, word: &str) -> Option<&mut i32> {
+        let (kind, slot) = word.split_at_checked(1)?;
+        let slot: usize = if slot.is_empty() { 0 } else { slot.parse().ok()? };
+        match kind {
+            "c" => self.c.get_mut(slot),
+            "g" => self.g.get_mut(slot),
+            "d" => self.d.get_mut(slot),
+            "e" => self.e.get_mut(slot),
+            _ => None,
+        }
+    }
 }
 
 /// Memories that a script may name.

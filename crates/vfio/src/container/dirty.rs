@@ -67,8 +67,7 @@ impl Type1 {
         if argsz < min {
             return Err(Refusal::ArgszTooSmall { argsz, min });
         }
-        let after = arg.wrapping_add(u64::from(DirtyPages::MIN_ARGSZ));
-        let get: DirtyBitmapGet = user::read_all(caller, after)?;
+        let get: DirtyBitmapGet = user::read_tail(caller, arg, DirtyPages::MIN_ARGSZ)?;
         if get.size == 0 {
             return Err(Refusal::Empty);
         }

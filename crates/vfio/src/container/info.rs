@@ -49,7 +49,8 @@ impl Type1 {
             info.argsz = needed;
             info.cap_offset = 0;
         } else {
-            caller.copy_out(arg.wrapping_add(u64::from(size)), &chain.emit(size))?;
+            let at = arg.wrapping_add(u64::from(size));
+            user::write_bytes(caller, at, &chain.emit(size))?;
             info.cap_offset = size;
         }
         user::write(caller, arg, &info, usize::try_from(written).unwrap_or(usize::MAX))?;

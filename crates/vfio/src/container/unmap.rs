@@ -40,8 +40,7 @@ impl Type1 {
             if unmap.argsz < min {
                 return Err(Refusal::ArgszTooSmall { argsz: unmap.argsz, min });
             }
-            let after = arg.wrapping_add(u64::from(DmaUnmap::MIN_ARGSZ));
-            let b: Bitmap = user::read_all(caller, after)?;
+            let b: Bitmap = user::read_tail(caller, arg, DmaUnmap::MIN_ARGSZ)?;
             check_bitmap(caller, &b, unmap.size)?;
             bitmap = Some(b);
         }

@@ -101,7 +101,8 @@ impl Device {
         let wanted = match wakeup {
             None => LowPower::Entered,
             Some(arg) => {
-                let [_, _, fd, _]: [u32; 4] = user::read_all(env.caller, arg)?;
+                let [fd, _]: [u32; 2] =
+                    user::read_tail(env.caller, arg, FeatureHeader::MIN_ARGSZ)?;
                 let fd = fd.cast_signed();
                 if fd < 0 {
                     return Err(DeviceRefusal::BadEvent { fd, why: BadEvent::NotEventfd });
@@ -123,9 +124,10 @@ impl Device {
 
 /// Parts of a BAR as a dma-buf: checked, and then not to be had.
 fn dma_buf(caller: &mut dyn Caller, arg: u64) -> Result<i64, DeviceRefusal> {
-    let [_, _, region, _, flags, ranges]: [u32; 6] = user::read_all(caller, arg)?;
+    let [region, _, flags, ranges]: [u32; 4] =
+        user::read_tail(caller, arg, FeatureHeader::MIN_ARGSZ)?;
     if ranges == 0 || flags != 0 {
-        return Err(DeviceRefusal::BadFlags(flags));
+        return Err(DeviceRefusal::BadDmaBuf { ranges, flags });
     }
     if region >= RegionIndex::Rom.number() {
         return Err(DeviceRefusal::NoBar(region));

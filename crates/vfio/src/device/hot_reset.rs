@@ -55,7 +55,7 @@ impl System {
                 user::write(ctx.caller, arg, &header, size_of::<HotResetInfo>())?;
             } else if fits {
                 let at = arg.wrapping_add(HotResetInfo::MIN_ARGSZ.into());
-                ctx.caller.copy_out(at, list.as_bytes())?;
+                user::write_bytes(ctx.caller, at, list.as_bytes())?;
             }
         }
         if !fits {
@@ -120,7 +120,7 @@ impl System {
 /// The groups behind `count` descriptors in the caller's memory.
 fn groups(ctx: &mut Ctx<'_>, addr: u64, count: usize) -> Result<Vec<GroupId>, DeviceRefusal> {
     let mut bytes = vec![0; count.saturating_mul(4)];
-    ctx.caller.copy_in(addr, &mut bytes)?;
+    ctx.caller.copy_in(addr, &mut bytes).map_err(|_| user::BadTail)?;
     let fds = bytes.chunks_exact(4).filter_map(|b| Some(i32::from_ne_bytes(b.try_into().ok()?)));
     fds.map(|fd| match ctx.caller.fd(fd) {
         FdObject::Group(group) => Ok(group),

@@ -39,7 +39,7 @@ impl Device {
             (false, 20..) => 20,
             (false, _) => 16,
         };
-        env.caller.copy_out(arg, &room(written, info.as_bytes()))?;
+        user::write_bytes(env.caller, arg, &room(written, info.as_bytes()))?;
         Ok(0)
     }
 
@@ -98,7 +98,7 @@ impl Device {
             } else {
                 info.cap_offset = REGION_INFO;
                 let at = arg.wrapping_add(REGION_INFO.into());
-                env.caller.copy_out(at, &chain.emit(REGION_INFO))?;
+                user::write_bytes(env.caller, at, &chain.emit(REGION_INFO))?;
             }
         }
         user::write(env.caller, arg, &info, size_of::<RegionInfo>())?;

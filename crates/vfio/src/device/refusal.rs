@@ -6,15 +6,21 @@ use uapi::Errno;
 use uapi::feature::FeatureFlags;
 
 use super::IrqRefusal;
-use crate::{BadAddress, BadEvent};
+use crate::{BadAddress, BadEvent, user};
 
 /// Why a request on a device's descriptor is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DeviceRefusal {
-    /// The argument is not wholly readable, or an answer not writable.
+    /// The argument is not wholly readable.
     #[error("the argument's memory is not accessible")]
     BadAddress,
+    /// What follows the argument's first structure is not readable.
+    #[error("the memory of the argument's second part is not accessible")]
+    BadTail,
+    /// The answer cannot be written.
+    #[error("the memory for the answer is not accessible")]
+    NotWritten,
     /// `argsz` is smaller than the structure.
     #[error("argsz is {argsz}, at least {min} is needed")]
     ArgszTooSmall {
@@ -128,6 +134,14 @@ pub enum DeviceRefusal {
     /// A region that is no BAR, where only a BAR will do.
     #[error("region {0} is no BAR")]
     NoBar(u32),
+    /// A dma-buf of no range, or with flags.
+    #[error("a dma-buf takes at least one range and no flags, not {ranges} and {flags:#x}")]
+    BadDmaBuf {
+        /// Ranges asked for.
+        ranges: u32,
+        /// Flags given.
+        flags: u32,
+    },
     /// Parts of BARs cannot be had as dma-bufs here.
     #[error("a BAR cannot be exported as a dma-buf here")]
     NoDmaBuf,
@@ -151,12 +165,26 @@ impl From<BadAddress> for DeviceRefusal {
     }
 }
 
+impl From<user::BadTail> for DeviceRefusal {
+    fn from(_: user::BadTail) -> Self {
+        Self::BadTail
+    }
+}
+
+impl From<user::NotWritten> for DeviceRefusal {
+    fn from(_: user::NotWritten) -> Self {
+        Self::NotWritten
+    }
+}
+
 impl DeviceRefusal {
     /// The errno that a kernel of this dialect answers.
     #[must_use]
     pub fn errno(&self, dialect: &Dialect) -> Errno {
         match self {
-            Self::BadAddress | Self::BeyondConfig { .. } => Errno::EFAULT,
+            Self::BadAddress | Self::BadTail | Self::NotWritten | Self::BeyondConfig { .. } => {
+                Errno::EFAULT
+            }
             Self::UnknownRequest(_) | Self::NoSuchFeature(_) | Self::LinkLost => Errno::ENOTTY,
             Self::NotThere | Self::NoBusReset | Self::NoIoEvent | Self::NoBar(_) => Errno::ENODEV,
             Self::MemoryOff => Errno::EIO,
@@ -180,6 +208,7 @@ impl DeviceRefusal {
             | Self::BadEvent { .. }
             | Self::FeatureOperation { .. }
             | Self::AlreadyLowPower
+            | Self::BadDmaBuf { .. }
             | Self::IoEventPlace(_) => Errno::EINVAL,
         }
     }

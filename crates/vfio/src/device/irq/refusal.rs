@@ -19,6 +19,13 @@ pub enum IrqRefusal {
         /// Bytes wanted from there.
         size: u64,
     },
+    /// The data behind the fixed part cannot be read.
+    UnreadableData {
+        /// The caller's address.
+        addr: u64,
+        /// Bytes wanted from there.
+        size: u64,
+    },
     /// `argsz` does not cover the fixed part.
     ShortArgsz(u32),
     /// The index names no kind of interrupt.
@@ -118,7 +125,7 @@ impl IrqRefusal {
     #[must_use]
     pub const fn errno(&self, dialect: &Dialect) -> Errno {
         match self {
-            Self::Unreadable { .. } => Errno::EFAULT,
+            Self::Unreadable { .. } | Self::UnreadableData { .. } => Errno::EFAULT,
             Self::NoSuchAction { .. } | Self::MaskByEvent => Errno::ENOTTY,
             Self::NotWired => Errno::ENODEV,
             Self::UnmaskTaken => Errno::EBUSY,
@@ -185,7 +192,7 @@ impl fmt::Display for Asked {
 impl fmt::Display for IrqRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { addr, size } => {
+            Self::Unreadable { addr, size } | Self::UnreadableData { addr, size } => {
                 write!(f, "{size} bytes at {addr:#x} of the caller cannot be read")
             }
             Self::ShortArgsz(argsz) => {

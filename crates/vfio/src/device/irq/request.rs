@@ -64,7 +64,8 @@ impl Request {
         have: impl Fn(IrqIndex) -> u32,
     ) -> Result<Self, IrqRefusal> {
         let mut header = [0; HEADER];
-        read(caller, arg, 0, &mut header)?;
+        read(caller, arg, 0, &mut header)
+            .map_err(|(addr, size)| IrqRefusal::Unreadable { addr, size })?;
         let set: IrqSet = uapi::read_padded(&header);
         let IrqSet { argsz, flags, index, start, count } = set;
         if argsz < IrqSet::MIN_ARGSZ {
@@ -87,7 +88,8 @@ impl Request {
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
         if !bytes.is_empty() {
-            read(caller, arg, u64::from(IrqSet::MIN_ARGSZ), &mut bytes)?;
+            read(caller, arg, u64::from(IrqSet::MIN_ARGSZ), &mut bytes)
+                .map_err(|(addr, size)| IrqRefusal::UnreadableData { addr, size })?;
         }
         let data = match element {
             0 => Data::None,
@@ -121,9 +123,15 @@ fn action(flags: IrqSetFlags) -> Option<Action> {
     }
 }
 
-fn read(caller: &mut dyn Caller, arg: u64, offset: u64, data: &mut [u8]) -> Result<(), IrqRefusal> {
+/// Copies what is `offset` bytes behind `arg`; address and size of what cannot be read.
+fn read(
+    caller: &mut dyn Caller,
+    arg: u64,
+    offset: u64,
+    data: &mut [u8],
+) -> Result<(), (u64, u64)> {
     let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
-    let unreadable = IrqRefusal::Unreadable { addr: arg.wrapping_add(offset), size };
-    let Some(addr) = arg.checked_add(offset) else { return Err(unreadable) };
+    let unreadable = (arg.wrapping_add(offset), size);
+    let addr = arg.checked_add(offset).ok_or(unreadable)?;
     caller.copy_in(addr, data).map_err(|_| unreadable)
 }
