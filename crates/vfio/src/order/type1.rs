@@ -124,6 +124,11 @@ fn update_rules() -> Vec<Rule> {
             EINVAL,
             Refusal::Vaddr(VaddrRefusal::NotExact { .. })
         ),
+        rule!(
+            "the caller, if another process, may lock the pages",
+            ENOMEM,
+            Refusal::Vaddr(VaddrRefusal::OverLimit(_))
+        ),
     ]
 }
 

@@ -31,6 +31,9 @@ pub struct Client {
     pub faults: Vec<(DeviceId, iommu::Fault)>,
     pub memlock: u64,
     pub may_lock: bool,
+    pub mm: MmId,
+    /// Arguments can be read and not written.
+    pub args_are_constant: bool,
     next_pin: u64,
 }
 
@@ -46,6 +49,8 @@ impl Default for Client {
             faults: Vec::new(),
             memlock: u64::MAX,
             may_lock: true,
+            mm: MmId(1),
+            args_are_constant: false,
             next_pin: 1,
         }
     }
@@ -113,6 +118,9 @@ impl Caller for Client {
     }
 
     fn copy_out(&mut self, addr: u64, data: &[u8]) -> Result<(), BadAddress> {
+        if self.args_are_constant && addr < BUF {
+            return Err(BadAddress);
+        }
         self.bytes(addr, data.len())?.copy_from_slice(data);
         Ok(())
     }
@@ -122,7 +130,7 @@ impl Caller for Client {
     }
 
     fn mm(&self) -> MmId {
-        MmId(1)
+        self.mm
     }
 
     fn memlock_limit(&self) -> u64 {

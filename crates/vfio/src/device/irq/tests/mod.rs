@@ -1,6 +1,7 @@
 //! What no recording shows: limits of the interrupt controller, messages of the function, windows.
 
 mod answers;
+mod order;
 mod process;
 mod props;
 mod rig;
