@@ -2,8 +2,9 @@
 //!
 //! ptrace binds a client to a thread, not to a process, so all calls come from here and waiting
 //! takes notice of this thread's tracees only. Signals other than ours go on as they came; group
-//! stops are left in force (PTRACE_LISTEN), so job control works. When the thread ends, for
-//! whatever reason, the kernel kills its clients (PTRACE_O_EXITKILL). ptrace(2).
+//! stops are left in force (PTRACE_LISTEN), so job control works. A client that ends is let go before
+//! its parent can be told of it. When the tracer ends, for whatever reason, the kernel kills its
+//! clients (PTRACE_O_EXITKILL). ptrace(2).
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -73,7 +74,7 @@ impl Tracer {
     /// As long as clients live, no other thread of this process may wait for any child whatever
     /// (`waitpid(-1)` and its like) without `__WNOTHREAD`: the kernel would give it the stops that
     /// belong to the tracer. Waiting for one's own children by number is fine. Clients that become
-    /// orphans and children of this process are reaped here.
+    /// orphans are reaped by whoever adopts them.
     pub fn start(root: Pid, bars: Arc<dyn Bars>) -> Result<Self, Error> {
         let pid = root.as_raw_nonzero().get();
         if parent(pid)? == getpid().as_raw_nonzero().get() {
@@ -93,7 +94,7 @@ impl Tracer {
         }
     }
 
-    /// Whether all clients have ended.
+    /// Whether all clients have ended, or are at their end.
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -103,7 +104,7 @@ impl Tracer {
         self.shared.traps.load(Ordering::Relaxed)
     }
 
-    /// Wait until all clients have ended.
+    /// Wait until all clients have ended, or are at their end.
     pub fn wait(mut self) {
         self.join();
     }
@@ -224,6 +225,11 @@ impl Loop {
                 ptrace::resume(tid, signal)
             }
             0 => ptrace::resume(tid, signal),
+            // the parent could not wait for it while it is traced, although its pidfd says it can
+            libc::PTRACE_EVENT_EXIT => {
+                self.forget(tid);
+                ptrace::detach(tid)
+            }
             EVENT_STOP if is_job_control(signal) => ptrace::listen(tid),
             libc::PTRACE_EVENT_EXEC => {
                 // the caller has taken over the first thread's number, and lives elsewhere

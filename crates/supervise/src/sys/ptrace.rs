@@ -52,7 +52,8 @@ pub(crate) fn seize(tid: pid_t) -> io::Result<()> {
         | libc::PTRACE_O_TRACECLONE
         | libc::PTRACE_O_TRACEFORK
         | libc::PTRACE_O_TRACEVFORK
-        | libc::PTRACE_O_TRACEEXEC;
+        | libc::PTRACE_O_TRACEEXEC
+        | libc::PTRACE_O_TRACEEXIT;
     // SAFETY: SEIZE takes no pointer; its data is a number.
     unsafe { ptrace(libc::PTRACE_SEIZE, tid, null_mut(), without_provenance_mut(options as usize)) }
 }
@@ -61,6 +62,12 @@ pub(crate) fn seize(tid: pid_t) -> io::Result<()> {
 pub(crate) fn resume(tid: pid_t, signal: c_int) -> io::Result<()> {
     // SAFETY: CONT takes no pointer; its data is a number.
     unsafe { ptrace(libc::PTRACE_CONT, tid, null_mut(), without_provenance_mut(signal as usize)) }
+}
+
+/// Let a stopped tracee go, for good.
+pub(crate) fn detach(tid: pid_t) -> io::Result<()> {
+    // SAFETY: DETACH takes no pointer; its data is a number.
+    unsafe { ptrace(libc::PTRACE_DETACH, tid, null_mut(), null_mut()) }
 }
 
 /// Leave a tracee in its group stop, until SIGCONT.

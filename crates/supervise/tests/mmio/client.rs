@@ -84,6 +84,7 @@ pub(crate) fn main(name: &str) -> i32 {
         "precision" => bars.compute(20_000),
         "threads" => threads(bars),
         "fork" => fork(bars),
+        "ends" => ends(bars),
         "exec" => exec(bars),
         "alarm" => alarm(bars),
         "realbus" => realbus(bars),
@@ -160,6 +161,29 @@ fn fork(bars: Bars) -> i32 {
         bad += i32::from(reaped != child || libc::WEXITSTATUS(status) != 3);
     }
     bad
+}
+
+/// When a child's pidfd says that it has ended, its parent can wait for it. (Not so for one that is
+/// killed in the middle of a stop: the kernel does not stop it again.)
+fn ends(bars: Bars) -> i32 {
+    let mut early = 0;
+    for round in 0..300 {
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            bars.write(SUM, 1);
+            if round % 2 == 0 {
+                unsafe { libc::_exit(0) };
+            }
+            std::process::abort();
+        }
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child, 0) } as i32;
+        let mut ready = libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 };
+        unsafe { libc::poll(&mut ready, 1, -1) };
+        early += i32::from(unsafe { libc::waitpid(child, null_mut(), libc::WNOHANG) } != child);
+        unsafe { libc::close(pidfd) };
+    }
+    eprintln!("{early} of 300 could not be waited for");
+    i32::from(early != 0)
 }
 
 /// The harness runs this on a thread that is not the first, and another one touches registers.

@@ -99,6 +99,11 @@ fn children_and_spawned_programs() {
 }
 
 #[test]
+fn the_end_of_a_child_is_seen_by_its_parent_at_once() {
+    run("ends");
+}
+
+#[test]
 fn a_thread_that_is_not_the_first_execs() {
     run("exec");
 }
