@@ -7,8 +7,9 @@ use pci::DmaBus;
 use super::Nvme;
 use super::command::{Command, Completion, admin};
 use super::engine::Outcome;
+use super::events::Event;
 use super::identify::{self, SIZE};
-use super::log::{self, lid};
+use super::log;
 use super::queue::{CompletionRing, Submission};
 use super::regs::MAX_ENTRIES;
 use super::status::Status;
@@ -42,7 +43,13 @@ impl Nvme {
             admin::SET_FEATURES => {
                 let exist = self.submissions.iter().skip(1).flatten().next().is_some()
                     || self.completions.iter().skip(1).flatten().next().is_some();
-                self.features.set(command, exist)?
+                let warned = self.features.temperature_warns();
+                let done = self.features.set(command, exist)?;
+                if !warned && self.features.temperature_warns() && self.features.tells_temperature()
+                {
+                    self.events.raise(Event::Temperature);
+                }
+                done
             }
             admin::GET_FEATURES => self.features.get(command)?,
             admin::ASYNC_EVENT => {
@@ -147,8 +154,8 @@ impl Nvme {
         let dwords = u64::from(command.cdw10 >> 16) | u64::from(command.cdw11 & 0xffff) << 16;
         let len = dwords.saturating_add(1).saturating_mul(4);
         let from = u64::from(command.cdw13) << 32 | u64::from(command.cdw12);
-        let (page, size) =
-            log::page(id, &self.events, &self.stats).ok_or(Status::INVALID_LOG_PAGE)?;
+        let (page, size) = log::page(id, &self.events, &self.features, &self.stats)
+            .ok_or(Status::INVALID_LOG_PAGE)?;
         if len > super::io::MAX_TRANSFER || from & 3 != 0 || from > size as u64 {
             return Err(Status::INVALID_FIELD);
         }
@@ -156,8 +163,8 @@ impl Nvme {
             page.iter().take(size).skip(from as usize).take(len as usize).copied().collect();
         bytes.resize(len as usize, 0);
         self.send(command, &bytes, bus)?;
-        if id == lid::ERRORS && command.cdw10 & 1 << 15 == 0 {
-            self.events.unmask();
+        if command.cdw10 & 1 << 15 == 0 {
+            self.events.unmask(id);
         }
         Ok(Completion::ok(0))
     }

@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::log::lid;
 use super::status::Status;
 
 /// Requests that can wait (AERL + 1).
@@ -17,19 +18,32 @@ pub(super) enum Event {
     NoSuchDoorbell,
     /// A doorbell was given a value it cannot have.
     BadDoorbellValue,
+    /// The temperature came to a threshold.
+    Temperature,
 }
 
-/// The error log's page, which tells more.
-const ERROR_LOG: u32 = 1;
-
 impl Event {
-    /// Dword 0 of the completion: type 0 (error), information, log page.
+    /// Type and information.
+    const fn what(self) -> (u32, u32) {
+        match self {
+            Self::NoSuchDoorbell => (0, 0),
+            Self::BadDoorbellValue => (0, 1),
+            Self::Temperature => (1, 1),
+        }
+    }
+
+    /// The log page that tells more; reading it lets the next event of its type be told.
+    const fn page(self) -> u8 {
+        match self {
+            Self::NoSuchDoorbell | Self::BadDoorbellValue => lid::ERRORS,
+            Self::Temperature => lid::HEALTH,
+        }
+    }
+
+    /// Dword 0 of the completion.
     const fn result(self) -> u32 {
-        let information = match self {
-            Self::NoSuchDoorbell => 0,
-            Self::BadDoorbellValue => 1,
-        };
-        ERROR_LOG << 16 | information << 8
+        let (kind, information) = self.what();
+        (self.page() as u32) << 16 | information << 8 | kind
     }
 }
 
@@ -49,8 +63,8 @@ pub(super) struct ErrorEntry {
 pub(super) struct Events {
     requests: VecDeque<u16>,
     pending: Vec<Event>,
-    /// An error was told of and its log not yet read: more are kept until it is.
-    masked: bool,
+    /// Pages that something was told of and that were not read since: more is kept until they are.
+    masked: Vec<u8>,
     errors: VecDeque<ErrorEntry>,
     /// Errors since power-on.
     count: u64,
@@ -73,24 +87,28 @@ impl Events {
         }
     }
 
+    /// The first event that may be told.
+    fn first(&self) -> Option<usize> {
+        self.pending.iter().position(|event| !self.masked.contains(&event.page()))
+    }
+
     /// Whether [`next`](Self::next) has something.
     pub(super) fn ready(&self) -> bool {
-        !self.masked && !self.pending.is_empty() && !self.requests.is_empty()
+        !self.requests.is_empty() && self.first().is_some()
     }
 
     /// A request to complete, with dword 0.
     pub(super) fn next(&mut self) -> Option<(u16, u32)> {
-        if !self.ready() {
-            return None;
-        }
+        let first = self.first()?;
         let cid = self.requests.pop_front()?;
-        self.masked = true;
-        Some((cid, self.pending.remove(0).result()))
+        let event = self.pending.remove(first);
+        self.masked.push(event.page());
+        Some((cid, event.result()))
     }
 
-    /// The error log was read: the next error is told of.
-    pub(super) const fn unmask(&mut self) {
-        self.masked = false;
+    /// A log page was read: the next event of its type is told of.
+    pub(super) fn unmask(&mut self, page: u8) {
+        self.masked.retain(|masked| *masked != page);
     }
 
     /// A command failed.
@@ -114,6 +132,6 @@ impl Events {
     pub(super) fn reset(&mut self) {
         self.requests.clear();
         self.pending.clear();
-        self.masked = false;
+        self.masked.clear();
     }
 }

@@ -25,8 +25,13 @@ pub(super) const WARNING_TEMPERATURE: u16 = 343;
 /// The one at which it is in danger.
 pub(super) const CRITICAL_TEMPERATURE: u16 = 373;
 
+/// The composite temperature, in kelvins: 42 degrees Celsius. It never changes, thresholds do.
+pub(super) const TEMPERATURE: u16 = 315;
+
 /// Deallocated blocks give errors: not supported.
 const DULBE: u32 = 1 << 16;
+/// Asynchronous events when a threshold of the temperature is reached (figure 278).
+const TEMPERATURE_EVENTS: u32 = 1 << 1;
 /// No coalescing for this vector.
 const COALESCING_DISABLE: u32 = 1 << 16;
 
@@ -68,6 +73,17 @@ impl Features {
     /// Whether writes may wait for a flush.
     pub(super) const fn caches_writes(&self) -> bool {
         self.write_cache & 1 != 0
+    }
+
+    /// Whether the temperature has reached a threshold.
+    pub(super) fn temperature_warns(&self) -> bool {
+        let now = u32::from(TEMPERATURE);
+        now >= self.over_temperature || now <= self.under_temperature
+    }
+
+    /// Whether that is to be told as an event.
+    pub(super) const fn tells_temperature(&self) -> bool {
+        self.async_events & TEMPERATURE_EVENTS != 0
     }
 
     fn defaults(&self) -> Self {

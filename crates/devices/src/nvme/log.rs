@@ -2,6 +2,7 @@
 
 use super::command::{admin, nvm, put};
 use super::events::Events;
+use super::features::{Features, TEMPERATURE};
 use super::identify::FIRMWARE;
 use super::stats::NvmeStats;
 
@@ -13,18 +14,23 @@ pub(super) mod lid {
     pub(crate) const COMMANDS: u8 = 0x05;
 }
 
-/// The composite temperature, in kelvins: 42 degrees Celsius.
-const TEMPERATURE: u16 = 315;
+/// Critical warning: the temperature has reached a threshold.
+const TEMPERATURE_WARNING: u8 = 1 << 1;
 
 /// Bytes of the longest page.
 const LONGEST: usize = 4096;
 
 /// A log page, and how many of the bytes it has.
-pub(super) fn page(id: u8, events: &Events, stats: &NvmeStats) -> Option<([u8; LONGEST], usize)> {
+pub(super) fn page(
+    id: u8,
+    events: &Events,
+    features: &Features,
+    stats: &NvmeStats,
+) -> Option<([u8; LONGEST], usize)> {
     let mut bytes = [0; LONGEST];
     let len = match id {
         lid::ERRORS => errors(&mut bytes, events),
-        lid::HEALTH => health(&mut bytes, events, stats),
+        lid::HEALTH => health(&mut bytes, events, features, stats),
         lid::FIRMWARE => {
             put(&mut bytes, 0, &[1]); // AFI: slot 1
             put(&mut bytes, 8, b"        ");
@@ -53,9 +59,10 @@ fn errors(bytes: &mut [u8], events: &Events) -> usize {
 }
 
 /// SMART / health information (figure 195).
-fn health(bytes: &mut [u8], events: &Events, stats: &NvmeStats) -> usize {
+fn health(bytes: &mut [u8], events: &Events, features: &Features, stats: &NvmeStats) -> usize {
     // Thousands of 512 bytes, rounded up.
     let units = |bytes: u64| bytes.div_ceil(512_000).to_le_bytes();
+    put(bytes, 0, &[if features.temperature_warns() { TEMPERATURE_WARNING } else { 0 }]);
     put(bytes, 1, &TEMPERATURE.to_le_bytes());
     put(bytes, 3, &[100, 10]); // available spare, its threshold
     put(bytes, 32, &units(stats.bytes_read));

@@ -178,6 +178,49 @@ fn events_wait_for_requests_and_the_log() {
 }
 
 #[test]
+fn a_threshold_below_the_temperature_is_an_event_for_those_who_ask() {
+    let mut rig = Rig::ready();
+    let wait = rig.submit(0, Sqe { opcode: 0x0c, ..Sqe::default() });
+    rig.ring_tail(0);
+    rig.run();
+    let set = |rig: &mut Rig, cdw10: u32, cdw11| {
+        rig.submit(0, Sqe { opcode: 9, cdw: [cdw10, cdw11, 0, 0, 0, 0], ..Sqe::default() });
+        rig.ring_tail(0);
+        rig.run();
+        assert_eq!(rig.take(0).unwrap().status, 0);
+        let told = rig.take(0).map(|told| (told.cid, told.result));
+        rig.ring_head(0);
+        told
+    };
+    let warning = |rig: &mut Rig| {
+        assert_eq!(rig.admin(2, [127 << 16 | 2, 0, 0, 0, 0, 0], DATA).0, 0);
+        word(rig, 0) & 0xff
+    };
+    // Nobody asked.
+    assert_eq!((set(&mut rig, 4, 200), warning(&mut rig)), (None, 2));
+    assert_eq!((set(&mut rig, 4, 343), warning(&mut rig)), (None, 0));
+    assert_eq!((set(&mut rig, 0x0b, 2), set(&mut rig, 4, 316)), (None, None));
+    assert_eq!(set(&mut rig, 4, 315), Some((wait, 0x2_0101)));
+    // Once, and again when it was in order meanwhile and the log was read.
+    let wait = rig.submit(0, Sqe { opcode: 0x0c, ..Sqe::default() });
+    assert_eq!((set(&mut rig, 4, 314), set(&mut rig, 4, 343)), (None, None));
+    assert_eq!(set(&mut rig, 4, 1 << 20 | 315), None);
+    let retained = [127 << 16 | 1 << 15 | 2, 0, 0, 0, 0, 0];
+    rig.submit(0, Sqe { opcode: 2, prp1: DATA, cdw: retained, ..Sqe::default() });
+    rig.ring_tail(0);
+    rig.run();
+    assert_eq!((rig.take(0).unwrap().status, rig.take(0)), (0, None));
+    rig.submit(
+        0,
+        Sqe { opcode: 2, prp1: DATA, cdw: [127 << 16 | 2, 0, 0, 0, 0, 0], ..Sqe::default() },
+    );
+    rig.ring_tail(0);
+    rig.run();
+    assert_eq!(rig.take(0).unwrap().status, 0);
+    assert_eq!(rig.take(0).map(|told| (told.cid, told.result)), Some((wait, 0x2_0101)));
+}
+
+#[test]
 fn what_is_not_offered() {
     let mut rig = Rig::ready();
     for (opcode, status) in [(0x0d, 1), (0x10, 1), (0x18, 1), (0x7c, 1), (0x80, 1), (0xff, 1)] {
