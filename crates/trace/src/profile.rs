@@ -184,6 +184,8 @@ fn device(
         ("resource", json!(resource)),
         ("config", json!(config)),
         ("config_size", json!(placement.config.len())),
+        // Emulators of root ports lose it (`machines.json`); no hardware should.
+        ("link_comes_back", json!(true)),
     ];
     device.extend(members.map(|(name, value)| (name.to_owned(), value)));
     if !placement.reset_method.is_empty() {

@@ -92,11 +92,6 @@ impl Events {
         self.pending.iter().position(|event| !self.masked.contains(&event.page()))
     }
 
-    /// Whether [`next`](Self::next) has something.
-    pub(super) fn ready(&self) -> bool {
-        !self.requests.is_empty() && self.first().is_some()
-    }
-
     /// A request to complete, with dword 0.
     pub(super) fn next(&mut self) -> Option<(u16, u32)> {
         let first = self.first()?;

@@ -1,7 +1,9 @@
 //! Eventfds of clients, kept for interrupts.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::fmt::Display;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,7 +24,6 @@ pub(crate) struct Events {
 impl Events {
     /// Keeps an eventfd; `None` when the descriptor is something else.
     pub(crate) fn add(&self, fd: OwnedFd) -> Option<EventId> {
-        use std::os::fd::AsRawFd as _;
         let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
         if link.to_str() != Some(NAME) {
             return None;
@@ -58,6 +59,14 @@ impl Events {
         self.get(id).is_some_and(|fd| is_ready(&fd, PollFlags::IN))
     }
 
+    /// Whether a process other than this one has an eventfd open still. Ours keeps it from being
+    /// closed, of which the kernel's VFIO, which keeps the counter alone, would hear.
+    pub(crate) fn is_open_elsewhere(&self, id: EventId) -> bool {
+        let Some(fd) = self.get(id) else { return false };
+        // A kernel that does not number them leaves it open.
+        number(Path::new("/proc/self/fdinfo"), fd.as_raw_fd()).is_none_or(somebody_has)
+    }
+
     /// Sets the counter to 0.
     pub(crate) fn clear(&self, id: EventId) {
         if let Some(fd) = self.get(id)
@@ -67,6 +76,31 @@ impl Events {
             let _ = rustix::io::read(&*fd, &mut [0; 8]);
         }
     }
+}
+
+/// The number that the kernel gave the eventfd behind a descriptor.
+fn number(fdinfo: &Path, fd: impl Display) -> Option<u64> {
+    let text = std::fs::read_to_string(fdinfo.join(fd.to_string())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("eventfd-id:")?.trim().parse().ok())
+}
+
+/// Whether another process has the eventfd with a number. Those that cannot be looked into are none
+/// of the session's.
+fn somebody_has(eventfd: u64) -> bool {
+    let own = std::process::id();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others = entries.filter(|entry| {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        pid.is_some_and(|pid| pid != own)
+    });
+    others.map(|process| process.path()).any(|process| {
+        let fds = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        let events = fds.filter(|fd| {
+            std::fs::read_link(fd.path()).is_ok_and(|link| link.to_str() == Some(NAME))
+        });
+        let fdinfo = process.join("fdinfo");
+        events.into_iter().any(|fd| number(&fdinfo, fd.file_name().display()) == Some(eventfd))
+    })
 }
 
 /// Whether a descriptor can be read or written without waiting. (Its own flags are the client's.)
@@ -99,6 +133,20 @@ mod tests {
         assert!(!events.is_pending(id) && events.signal(id));
         events.remove(id);
         assert!(!events.signal(id) && events.len() == 0);
+    }
+
+    #[test]
+    fn another_process_keeps_an_eventfd_open() {
+        let events = Events::default();
+        let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let id = events.add(fd.try_clone().unwrap()).unwrap();
+        assert!(!events.is_open_elsewhere(id));
+        let mut child = std::process::Command::new("cat");
+        let mut child = child.stdin(std::process::Stdio::piped()).stdout(fd).spawn().unwrap();
+        assert!(events.is_open_elsewhere(id));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!events.is_open_elsewhere(id));
     }
 
     #[test]

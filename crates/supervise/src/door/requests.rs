@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use vfio::device::{DeviceRefusal, IrqRefusal};
 use vfio::{Answer, Ctx, DeviceId, Refusal};
 
 use super::Door;
@@ -139,15 +140,16 @@ impl Door {
                 return Some(self.stuck(id));
             }
             let answer = self.issue(&mut client, &mut devices, object, request, arg);
-            match devices.wait_for_busy() {
-                Ok(false) if !client.lacks() => break answer,
-                Ok(_) => {}
+            let busy = match devices.wait_for_busy() {
+                Ok(busy) => busy,
                 Err(id) => return Some(self.stuck(id)),
-            }
+            };
             if client.lacks() {
                 // The client may need the device to bring its memory.
                 devices.put_down();
                 client.fetch();
+            } else if !busy && !self.lets_go_of_closed(&mut devices, object, &answer) {
+                break answer;
             }
         };
         self.let_go(devices);
@@ -191,6 +193,23 @@ impl Door {
         };
         before.tell(&system, number, &*self.watch);
         answer
+    }
+
+    /// After a request that was refused because INTx has an unmask eventfd: whether that is closed,
+    /// and gone now.
+    fn lets_go_of_closed(&self, devices: &mut InHand<'_>, object: Object, answer: &Answer) -> bool {
+        let (Object::Device(id), Err(Refusal::Device(DeviceRefusal::Irq(IrqRefusal::UnmaskTaken)))) =
+            (object, answer)
+        else {
+            return false;
+        };
+        let Some(guarded) = devices.get(id) else { return false };
+        let Some(event) = guarded.device.unmask_event() else { return false };
+        if self.events.is_open_elsewhere(event) {
+            return false;
+        }
+        guarded.device.event_closed(&mut Client::nobody(self), event);
+        true
     }
 
     /// After a request: its devices may have something to do, and watch other eventfds.

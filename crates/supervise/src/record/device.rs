@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use uapi::ioctl;
-use uapi::irq::{IrqSet, IrqSetFlags};
+use uapi::irq::{IrqIndex, IrqSet, IrqSetFlags};
 use uapi::parse::{read_padded, read_prefix};
 use vfio::device::{DeviceRefusal, IrqRefusal};
 use vfio::{BadEvent, DeviceId, Refusal};
@@ -71,6 +71,14 @@ impl Lines {
         });
         let flags = IrqSetFlags::from_bits_retain(set.flags);
         let count = usize::try_from(set.count).unwrap_or(usize::MAX);
+        let intx = request.answer.is_ok() && set.index == IrqIndex::Intx as u32;
+        let unmasks = intx && flags.contains(IrqSetFlags::ACTION_UNMASK);
+        if unmasks && flags.contains(IrqSetFlags::DATA_EVENTFD) {
+            let first = read_prefix::<[u8; 4]>(&payload).map_or(-1, i32::from_le_bytes);
+            self.unmask_eventfd(at, request.pid, first);
+        } else if intx && flags.contains(IrqSetFlags::ACTION_TRIGGER) && count == 0 {
+            self.slots.unmasked_by(at, None);
+        }
         let list: Option<(&str, Vec<Value>)> = if flags.contains(IrqSetFlags::DATA_EVENTFD) {
             let fds = payload.chunks_exact(4).take(count).filter_map(read_prefix::<[u8; 4]>);
             let fds: Vec<i32> = fds.map(i32::from_le_bytes).collect();
@@ -90,6 +98,30 @@ impl Lines {
         Ok(())
     }
 
+    /// An eventfd unmasks INTx from now on. One before was closed by the program, or it would have been
+    /// refused.
+    fn unmask_eventfd(&mut self, device: usize, pid: i32, fd: i32) {
+        if let Some(before) = self.slots.unmasked_by(device, None)
+            && fd >= 0
+        {
+            self.put("close", json!({"fd": format!("e{before}")}), Some(json!({"ret": 0})));
+            self.slots.close_event(before);
+        }
+        if fd >= 0 {
+            let at = self.eventfd(pid, fd);
+            self.slots.unmasked_by(device, Some(at));
+        }
+    }
+
+    /// The place of an eventfd of the program's; it is made when it is met first.
+    fn eventfd(&mut self, pid: i32, fd: i32) -> usize {
+        let (at, new) = self.slots.event(pid, fd);
+        if new {
+            self.put("eventfd", json!({ "e": at }), Some(json!({"ret": 0})));
+        }
+        at
+    }
+
     /// A word for an eventfd of the program's.
     fn event(&mut self, request: &Request, fd: i32) -> String {
         let bad = match &request.refusal {
@@ -107,11 +139,7 @@ impl Lines {
             }
             _ => {}
         }
-        let (at, new) = self.slots.event(request.pid, fd);
-        if new {
-            self.put("eventfd", json!({ "e": at }), Some(json!({"ret": 0})));
-        }
-        format!("e{at}")
+        format!("e{}", self.eventfd(request.pid, fd))
     }
 
     pub(super) fn region(

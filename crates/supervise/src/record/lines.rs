@@ -146,6 +146,9 @@ impl Lines {
             Target::Device(id) => ('d', self.slots.devices.take(&id)),
         };
         let at = at.ok_or("what was closed was never seen open")?;
+        if kind == 'd' {
+            self.slots.unmasked_by(at, None);
+        }
         self.put("close", json!({"fd": format!("{kind}{at}")}), Some(json!({"ret": 0})));
         Ok(())
     }

@@ -64,6 +64,8 @@ pub(super) struct Slots {
     pub(super) devices: Places<DeviceId>,
     /// By process and descriptor.
     events: BTreeMap<(i32, i32), usize>,
+    /// Places of eventfds that unmask INTx, by their devices' places.
+    unmask: BTreeMap<usize, usize>,
 }
 
 impl Slots {
@@ -73,8 +75,23 @@ impl Slots {
         if let Some(at) = self.events.get(&(pid, fd)) {
             return (*at, false);
         }
-        let n = self.events.len();
-        self.events.insert((pid, fd), n % EVENTS);
-        (n % EVENTS, n < EVENTS)
+        let taken = |at: &usize| self.events.values().any(|other| other == at);
+        let free = (0..EVENTS).find(|at| !taken(at));
+        let at = free.unwrap_or(self.events.len() % EVENTS);
+        self.events.insert((pid, fd), at);
+        (at, free.is_some())
+    }
+
+    /// A device's INTx is unmasked by the eventfd in a place, or by none. The place of the one before.
+    pub(super) fn unmasked_by(&mut self, device: usize, event: Option<usize>) -> Option<usize> {
+        match event {
+            Some(event) => self.unmask.insert(device, event),
+            None => self.unmask.remove(&device),
+        }
+    }
+
+    /// The eventfd in a place is closed.
+    pub(super) fn close_event(&mut self, at: usize) {
+        self.events.retain(|_, event| *event != at);
     }
 }

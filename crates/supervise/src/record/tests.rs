@@ -136,6 +136,51 @@ fn what_has_no_form_is_a_note_and_what_is_not_known_not_asked() {
     );
 }
 
+/// A second unmask eventfd is taken when the first was closed only, also if its descriptor is the same.
+#[test]
+fn an_unmask_eventfd_that_follows_another_is_a_new_one() {
+    const EVENTFD: u32 = 4;
+    const UNMASK: u32 = 16;
+    const TRIGGER: u32 = 32;
+    let open = call(ioctl::VFIO_GROUP_GET_DEVICE_FD, 0x100, &name(), &[]);
+    let irqs = |flags: u32, fds: &[u32]| {
+        let count = fds.len() as u32;
+        let words = [&[20 + 4 * count, flags, 0, 0, count], fds].concat();
+        call(ioctl::VFIO_DEVICE_SET_IRQS, 0x100, &words, &[])
+    };
+    let requests = [
+        (1, G, Call::Open, Ok(0)),
+        (2, G, open, Ok(9)),
+        (4, D, irqs(EVENTFD | TRIGGER, &[7]), Ok(0)),
+        (5, D, irqs(EVENTFD | UNMASK, &[8]), Ok(0)),
+        (6, D, irqs(EVENTFD | UNMASK, &[8]), Err(16)),
+        (7, D, irqs(EVENTFD | UNMASK, &[8]), Ok(0)),
+        (8, D, irqs(1 | TRIGGER, &[]), Ok(0)),
+        (9, D, irqs(EVENTFD | UNMASK, &[8]), Ok(0)),
+    ];
+    let (lines, _) = record(None, &requests);
+    let ops = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told: Vec<String> = ops
+        .map(|op| format!("{} {}{}{}", op["op"], op["fd"], op["e"], op["fds"]).replace("null", ""))
+        .map(|text| text.replace('"', ""))
+        .collect();
+    assert_eq!(
+        told[2..],
+        [
+            "eventfd 0",
+            "set_irqs [e0]",
+            "eventfd 1",
+            "set_irqs [e1]",
+            "set_irqs [e1]",
+            "close e1",
+            "eventfd 1",
+            "set_irqs [e1]",
+            "set_irqs ",
+            "set_irqs [e1]",
+        ]
+    );
+}
+
 fn name() -> Vec<u32> {
     let bytes = b"0000:01:00.0\0\0\0\0";
     bytes.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()

@@ -9,6 +9,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod fault;
+mod hardware;
 mod hostile;
 mod killed;
 mod processes;
@@ -64,7 +65,10 @@ fn role() {
         "hostile" => hostile::run(),
         "scribble" => hostile::scribble(),
         "hostile child" => hostile::child(),
-        _ => processes::run(&role).or_else(|| fault::run(&role)).expect("a role"),
+        _ => processes::run(&role)
+            .or_else(|| fault::run(&role))
+            .or_else(|| hardware::run(&role))
+            .expect("a role"),
     }
     std::process::exit(0);
 }
@@ -225,6 +229,16 @@ fn a_group_is_open_once() {
 fn the_last_close_counts_and_counts_at_once() {
     succeeds(PLAIN, "last close");
     succeeds(PLAIN, "reopen");
+}
+
+#[test]
+fn the_bus_of_a_device_can_be_reset() {
+    succeeds(PLAIN, "hot reset");
+}
+
+#[test]
+fn an_unmask_eventfd_is_there_until_its_last_descriptor_is_closed() {
+    succeeds(PLAIN, "unmask");
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn spec(device: &HeaderDevice, facts: &Facts, arch: &Arch) -> DeviceSpec {
         rom: known.map(|k| k.rom.0.clone()).unwrap_or_default(),
         intx: Intx::default(),
         mappable: device.mappable,
-        link_comes_back: arch.link_comes_back || !express,
+        link_comes_back: device.link_comes_back.unwrap_or(arch.link_comes_back || !express),
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct HeaderDevice {
     pub(crate) reset_method: Option<String>,
     /// Whether its BARs can be mapped.
     pub(crate) mappable: bool,
+    /// Whether its link comes back after a reset of its bus; the architecture's when absent.
+    pub(crate) link_comes_back: Option<bool>,
 }
 
 /// What a header says of the machine.
@@ -141,6 +143,7 @@ impl HeaderDevice {
             doorbell: at.number("doorbell")?,
             reset_method: at.text("reset_method")?,
             mappable: at.flag("mappable")?.unwrap_or(true),
+            link_comes_back: at.flag("link_comes_back")?,
             bdf,
             group,
             config,

@@ -164,7 +164,7 @@ impl Device {
     /// [`event_fired`](Self::event_fired); when its last descriptor is closed, call
     /// [`event_closed`](Self::event_closed).
     pub fn watched_events(&self) -> impl Iterator<Item = EventId> {
-        self.io_events().chain(self.irqs().and_then(Irqs::unmask_event))
+        self.io_events().chain(self.unmask_event())
     }
 
     /// A descriptor was opened. The first enables the function: decoding on, bus mastering off.
@@ -247,6 +247,12 @@ impl Device {
         {
             open.irqs.unmask_fired(self.model.as_mut(), up.platform);
         }
+    }
+
+    /// The eventfd that unmasks INTx, if there is one.
+    #[must_use]
+    pub fn unmask_event(&self) -> Option<EventId> {
+        self.irqs().and_then(Irqs::unmask_event)
     }
 
     /// The last descriptor of an eventfd that the device watches was closed. INTx no longer has an

@@ -1,0 +1,81 @@
+//! Requests that VMMs make of a device's slot and its pin.
+
+use std::os::fd::RawFd;
+
+use super::raw::{self, Vfio};
+
+const HOT_RESET_INFO: u32 = 0x3b70;
+const HOT_RESET: u32 = 0x3b71;
+
+/// Plays a role of this file.
+pub(super) fn run(role: &str) -> Option<()> {
+    match role {
+        "hot reset" => hot_reset(),
+        "unmask" => unmask(),
+        _ => return None,
+    }
+    Some(())
+}
+
+/// Each device is alone on its bus, and comes back.
+fn hot_reset() {
+    let vfio = Vfio::open();
+    for (group, device, bus) in [(vfio.groups[0], vfio.edu, 1), (vfio.groups[1], vfio.nvme, 2)] {
+        let mut info = [12_u32, 0, 0, 0, 0];
+        let answer = raw::request(device, HOT_RESET_INFO, info.as_mut_ptr() as u64);
+        assert_eq!((answer, info[2]), (-i64::from(libc::ENOSPC), 1));
+        info[0] = 20;
+        assert_eq!(raw::request(device, HOT_RESET_INFO, info.as_mut_ptr() as u64), 0);
+        // Group, then segment, bus and function in one word.
+        assert_eq!(info[2..], [1, bus, bus << 16]);
+        let mut command = [0; 2];
+        let none = [12_u32, 0, 0];
+        let refused = raw::request(device, HOT_RESET, none.as_ptr() as u64);
+        assert_eq!(refused, -i64::from(libc::EINVAL));
+        let reset = [16, 0, 1, group as u32];
+        assert_eq!(raw::request(device, HOT_RESET, reset.as_ptr() as u64), 0);
+        assert_eq!(raw::pread(device, &mut command, raw::CONFIG + 4), 2);
+        println!("command register after the reset of bus {bus}: {command:x?}");
+    }
+    vfio.close();
+}
+
+fn eventfd() -> RawFd {
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    assert!(fd >= 0);
+    fd
+}
+
+/// Of the pin of a device: what is done, by an eventfd.
+fn intx(device: RawFd, action: u32, fd: RawFd) -> i64 {
+    const DATA_EVENTFD: u32 = 4;
+    let set = [24, DATA_EVENTFD | action, 0, 0, 1, fd as u32];
+    raw::request(device, raw::SET_IRQS, set.as_ptr() as u64)
+}
+
+/// QEMU closes it and sets another when it changes how interrupts reach its guest.
+fn unmask() {
+    const UNMASK: u32 = 16;
+    const TRIGGER: u32 = 32;
+    const BUSY: i64 = -(libc::EBUSY as i64);
+    let vfio = Vfio::open();
+    assert_eq!(intx(vfio.edu, TRIGGER, eventfd()), 0);
+    let [first, second] = [eventfd(), eventfd()];
+    assert_eq!(intx(vfio.edu, UNMASK, first), 0);
+    assert_eq!(intx(vfio.edu, UNMASK, second), BUSY);
+    let kept = unsafe { libc::dup(first) };
+    raw::close(first);
+    assert_eq!(intx(vfio.edu, UNMASK, second), BUSY);
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        unsafe { libc::pause() };
+        unsafe { libc::_exit(0) };
+    }
+    raw::close(kept);
+    assert_eq!(intx(vfio.edu, UNMASK, second), BUSY, "a child has it");
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+    assert_eq!(intx(vfio.edu, UNMASK, second), 0);
+    assert_eq!(intx(vfio.edu, UNMASK, second), BUSY);
+    vfio.close();
+}
