@@ -16,7 +16,7 @@ static MACHINES: LazyLock<[(u8, Options); 2]> = LazyLock::new(|| {
 fn on(header: &str) -> Options {
     let line = Reader::new(header.as_bytes(), "machine").read_line();
     let line = line.expect("a header").expect("a header");
-    Options { machine: Some(line.members), ..Options::default() }
+    Options { machine: Some(line.to_map()), ..Options::default() }
 }
 
 /// Requests of one trace at most.

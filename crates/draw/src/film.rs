@@ -1,7 +1,5 @@
 //! An address space over time: requests on one axis, addresses on the other.
 
-use std::collections::BTreeMap;
-
 use iommu::IovaRange;
 
 use crate::gather::gather;
@@ -153,14 +151,17 @@ fn steps(lives: &[&Life], whole: u128, requests: u64) -> Vec<Step> {
     }
     let each = requests.div_ceil(MOMENTS).max(1);
     let moment = |request: u64| request.saturating_sub(1) / each;
-    let mut moments: BTreeMap<u64, Moment> = BTreeMap::new();
+    // What happened in which moment. There may be millions of lives, and few moments.
+    let place = |request: u64| usize::try_from(moment(request).min(MOMENTS)).unwrap_or(0);
+    let last = lives.iter().map(|l| place(l.to.unwrap_or(l.from))).max().unwrap_or(0);
+    let mut moments: Vec<Option<Moment>> = (0..=last).map(|_| None).collect();
     for life in lives {
         let size = bytes(life.range);
-        let made = moments.entry(moment(life.from)).or_default();
+        let made = moments[place(life.from)].get_or_insert_default();
         made.more += size;
         made.largest = made.largest.max(size);
         if let Some(to) = life.to {
-            moments.entry(moment(to)).or_default().less += size;
+            moments[place(to)].get_or_insert_default().less += size;
         }
     }
     let mut now: u128 = 0;
@@ -172,12 +173,14 @@ fn steps(lives: &[&Life], whole: u128, requests: u64) -> Vec<Step> {
             steps.push(Step { request, part });
         }
     };
-    for (at, change) in &moments {
+    for (place, change) in moments.iter().enumerate() {
+        let Some(change) = change else { continue };
+        let at = place as u64;
         now = (now + change.more).saturating_sub(change.less);
         // What comes and goes within a moment is seen for that moment.
         let shown = now.max(change.largest);
-        push(*at, shown);
-        if shown > now && !moments.contains_key(&(at + 1)) {
+        push(at, shown);
+        if shown > now && moments.get(place + 1).is_none_or(Option::is_none) {
             push(at + 1, now);
         }
     }

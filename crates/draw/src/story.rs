@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 
 use iommu::{Event, IovaRange};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use trace::{Change, Outcome, Session};
 use vfio::ContainerId;
 
@@ -35,6 +35,56 @@ pub struct Life {
     pub to: Option<u64>,
 }
 
+/// Which lives are mappings that are there, by their first byte. Found out when one ends: most
+/// mappings of a large trace never do, and need no entry.
+#[derive(Debug, Default)]
+struct Mapped {
+    places: HashMap<u64, usize>,
+    /// Lives that are in `places`, or were.
+    known: usize,
+    /// Ends that nobody has written down: first byte, lives there were, request.
+    ended: Vec<(u64, usize, u64)>,
+}
+
+/// Ends that are kept until they are written down together.
+const MOST_ENDED: usize = 4096;
+
+impl Mapped {
+    /// The mapping that begins at `first` ends.
+    fn end(&mut self, first: u64, at: u64, lives: &mut [Life]) {
+        self.ended.push((first, lives.len(), at));
+        if self.ended.len() >= MOST_ENDED {
+            self.settle(lives);
+        }
+    }
+
+    /// Writes down which lives have ended.
+    fn settle(&mut self, lives: &mut [Life]) {
+        for (first, there, at) in std::mem::take(&mut self.ended) {
+            self.know(&lives[..there]);
+            if let Some(place) = self.places.remove(&first) {
+                lives[place].to.get_or_insert(at);
+            }
+        }
+    }
+
+    fn know(&mut self, lives: &[Life]) {
+        for (place, life) in lives.iter().enumerate().skip(self.known) {
+            if life.kind == Kind::Mapping {
+                self.places.insert(life.range.first(), place);
+            }
+        }
+        self.known = self.known.max(lives.len());
+    }
+
+    /// The mapping that begins at `first`.
+    fn find(&mut self, first: u64, lives: &mut [Life]) -> Option<usize> {
+        self.settle(lives);
+        self.know(lives);
+        self.places.get(&first).copied()
+    }
+}
+
 /// What happened in one container.
 #[derive(Debug)]
 pub struct Story {
@@ -52,9 +102,9 @@ pub struct Story {
     pub apertures: Vec<IovaRange>,
     names: Vec<String>,
     ids: HashMap<String, u32>,
-    /// Mappings and windows that are there, by their first byte.
-    mapped: BTreeMap<u64, usize>,
-    windows: BTreeMap<u64, usize>,
+    mapped: Mapped,
+    /// Windows that are there, by their first byte.
+    windows: HashMap<u64, usize>,
     /// Regions that are there.
     reserved: Vec<usize>,
     /// Doorbells that are bound: physical page, group, place.
@@ -76,9 +126,9 @@ impl Recorder {
     /// Takes note of a request that was carried out.
     pub fn note<R: BufRead>(&mut self, outcome: &Outcome, session: &mut Session<R>) {
         self.requests = outcome.request;
-        let op = outcome.asked.get("op").and_then(Value::as_str).unwrap_or_default();
+        let op = outcome.op();
         if op == "open_container" && outcome.why.is_none() {
-            self.slots.insert(number(&outcome.asked, "c").unwrap_or(0), ContainerId(self.opened));
+            self.slots.insert(number(outcome, "c").unwrap_or(0), ContainerId(self.opened));
             self.opened += 1;
         }
         let mut attached = Vec::new();
@@ -93,13 +143,12 @@ impl Recorder {
                 }
                 Change::Fault { device, container, fault } => {
                     let Some(id) = container.or(self.latest) else { continue };
-                    let mark = Mark {
+                    self.story(id).mark(|| Mark {
                         kind: MarkKind::Fault,
                         request: outcome.request,
                         range: IovaRange::new(fault.iova, fault.iova),
                         text: format!("{device}: {fault}"),
-                    };
-                    self.story(id).mark(mark);
+                    });
                 }
                 _ => {}
             }
@@ -119,6 +168,7 @@ impl Recorder {
         let mut stories: Vec<Story> = self.stories.into_values().collect();
         for story in &mut stories {
             story.requests = requests;
+            story.mapped.settle(&mut story.lives);
         }
         stories.sort_by_key(|s| std::cmp::Reverse((s.lives.len(), s.marks.len())));
         stories
@@ -141,24 +191,22 @@ impl Recorder {
                 | "set_container"
         );
         let id = if of_container {
-            self.slots.get(&number(&outcome.asked, "c").unwrap_or(0)).copied()
+            self.slots.get(&number(outcome, "c").unwrap_or(0)).copied()
         } else {
             self.latest
         };
         // An eventfd that was not signalled, memory that is not there: not about addresses.
         let Some(id) = id.filter(|_| outcome.refusal.is_some()) else { return };
-        let errno = outcome.got.get("errno").and_then(Value::as_str).unwrap_or("refused");
-        let range = match op {
-            "map" | "unmap" => number(&outcome.asked, "iova")
-                .zip(number(&outcome.asked, "size"))
-                .and_then(|(iova, size)| IovaRange::sized(iova, size)),
-            _ => None,
-        };
-        let mark = Mark {
-            kind: MarkKind::Refused,
-            request: outcome.request,
-            range,
-            text: format!("{op}: {errno}: {why}"),
+        let mark = || {
+            let errno = outcome.got.get("errno").and_then(Value::as_str).unwrap_or("refused");
+            let range = match op {
+                "map" | "unmap" => number(outcome, "iova")
+                    .zip(number(outcome, "size"))
+                    .and_then(|(iova, size)| IovaRange::sized(iova, size)),
+                _ => None,
+            };
+            let text = format!("{op}: {errno}: {why}");
+            Mark { kind: MarkKind::Refused, request: outcome.request, range, text }
         };
         self.story(id).mark(mark);
     }
@@ -175,8 +223,8 @@ impl Story {
             apertures: Vec::new(),
             names: Vec::new(),
             ids: HashMap::new(),
-            mapped: BTreeMap::new(),
-            windows: BTreeMap::new(),
+            mapped: Mapped::default(),
+            windows: HashMap::new(),
             reserved: Vec::new(),
             doorbells: Vec::new(),
         }
@@ -188,13 +236,16 @@ impl Story {
         usize::try_from(life.name).ok().and_then(|n| self.names.get(n)).map_or("", String::as_str)
     }
 
-    fn mark(&mut self, mark: Mark) {
-        if self.marks.len() < MOST_MARKS { self.marks.push(mark) } else { self.more_marks += 1 }
+    /// Keeps a mark, or counts it when there are enough.
+    fn mark(&mut self, mark: impl FnOnce() -> Mark) {
+        if self.marks.len() < MOST_MARKS { self.marks.push(mark()) } else { self.more_marks += 1 }
     }
 
     fn begin(&mut self, range: IovaRange, kind: Kind, name: &str, from: u64) -> usize {
-        let name = match self.ids.get(name) {
-            Some(id) => *id,
+        // Names come in rows.
+        let same = self.lives.last().filter(|before| self.name(before) == name).map(|l| l.name);
+        let name = match same.or_else(|| self.ids.get(name).copied()) {
+            Some(id) => id,
             None => {
                 let id = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
                 self.names.push(name.to_owned());
@@ -216,20 +267,16 @@ impl Story {
         let at = outcome.request;
         match *event {
             Event::Mapped { range, .. } => {
-                let asked = outcome.asked.get("vaddr").and_then(Value::as_str).unwrap_or("mapping");
+                let asked = outcome.text_of("vaddr").unwrap_or("mapping");
                 let name = asked.split(['+', '-']).next().unwrap_or(asked);
                 let name =
                     if name.starts_with(|c: char| c.is_ascii_digit()) { "mapping" } else { name };
-                let place = self.begin(range, Kind::Mapping, name, at);
-                self.mapped.insert(range.first(), place);
+                self.begin(range, Kind::Mapping, name, at);
             }
-            Event::Unmapped { range } => {
-                let place = self.mapped.remove(&range.first());
-                self.end(place, at);
-            }
+            Event::Unmapped { range } => self.mapped.end(range.first(), at, &mut self.lives),
             Event::Cut { range, at: cut } => {
-                let place = self.mapped.remove(&range.first());
-                self.end(place, at);
+                let place = self.mapped.find(range.first(), &mut self.lives);
+                self.mapped.end(range.first(), at, &mut self.lives);
                 let name = place.and_then(|p| self.lives.get(p)).map(|l| self.name(l).to_owned());
                 let name = name.unwrap_or_default();
                 let halves = [
@@ -237,8 +284,7 @@ impl Story {
                     IovaRange::new(cut, range.last()),
                 ];
                 for half in halves.into_iter().flatten() {
-                    let place = self.begin(half, Kind::Mapping, &name, at);
-                    self.mapped.insert(half.first(), place);
+                    self.begin(half, Kind::Mapping, &name, at);
                 }
             }
             Event::WindowAdded { window } => {
@@ -390,10 +436,10 @@ impl Story {
 }
 
 /// A member that is a number, as requests have them.
-fn number(asked: &Map<String, Value>, member: &str) -> Option<u64> {
-    match asked.get(member)? {
+fn number(outcome: &Outcome, member: &str) -> Option<u64> {
+    match outcome.member(member)? {
         Value::Number(number) => number.as_u64(),
-        Value::String(text) => parse(text),
+        Value::String(text) => parse(&text),
         _ => None,
     }
 }

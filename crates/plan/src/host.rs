@@ -222,7 +222,7 @@ fn read_header(path: &Path) -> Result<Map<String, Value>, BadInput> {
     })?;
     let mut reader = Reader::new(BufReader::new(file), place.to_string());
     let first = match reader.read_line() {
-        Ok(Some(line)) => return Ok(line.members),
+        Ok(Some(line)) => return Ok(line.to_map()),
         Ok(None) => {
             let what = "expected a profile, found an empty file";
             return Err(BadInput::at(place, 1, 1, what));
@@ -239,7 +239,7 @@ fn read_header(path: &Path) -> Result<Map<String, Value>, BadInput> {
         .map_err(|error| not_json(path, &error, "a profile"))?;
     let one_line = text.replace(['\n', '\r'], " ");
     match Reader::new(one_line.as_bytes(), place.to_string()).read_line() {
-        Ok(Some(line)) => Ok(line.members),
+        Ok(Some(line)) => Ok(line.to_map()),
         Ok(None) => Err(BadInput::new(place, "expected a profile, found nothing")),
         Err(error) => Err(BadInput::new(place, error.expected_clause())),
     }

@@ -213,7 +213,7 @@ pub(crate) fn header_of(file: &str) -> Result<Map<String, Value>, ReadError> {
     let Some(line) = line else {
         return Err(error("a header on the first line, found an empty file".into()));
     };
-    Ok(line.members)
+    Ok(line.to_map())
 }
 
 pub(crate) fn open(file: &str) -> Result<Box<dyn BufRead>, ReadError> {

@@ -24,9 +24,11 @@
 
 mod compare;
 pub mod deviation;
+mod fields;
 pub mod hosts;
 pub mod import;
 mod machine;
+mod members;
 mod names;
 mod ops;
 mod order;
@@ -51,6 +53,7 @@ mod planted {
 }
 
 pub use compare::{Difference, compare};
+pub use fields::Fields;
 pub use machine::{Facts, dialect_of};
 pub use order::{Checks, Order};
 pub use reader::{Line, MAX_LINE, ReadError, Reader};

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
+
+use crate::members::Members;
 
 /// Bytes a line may have. The longest recorded one has 20 thousand.
 pub const MAX_LINE: usize = 8 << 20;
@@ -44,8 +45,16 @@ pub struct Line {
     pub number: u64,
     /// The text, without white space at its end.
     pub text: String,
+    /// What it says.
+    pub(crate) members: Members,
+}
+
+impl Line {
     /// What it says; members keep their order.
-    pub members: Map<String, Value>,
+    #[must_use]
+    pub fn to_map(&self) -> Map<String, Value> {
+        self.members.to_map(&self.text)
+    }
 }
 
 /// Reads JSON Lines; blank lines do not count as lines with something to say.
@@ -88,25 +97,25 @@ impl<R: BufRead> Reader<R> {
             if self.number == 1 && bytes.starts_with(b"\xef\xbb\xbf") {
                 return Err(self.error(1, "UTF-8 text without a byte order mark"));
             }
-            let text = match String::from_utf8(bytes) {
+            let mut text = match String::from_utf8(bytes) {
                 Ok(text) => text,
                 Err(error) => {
                     let at = error.utf8_error().valid_up_to() + 1;
                     return Err(self.error(at, "UTF-8 text"));
                 }
             };
-            let text = text.trim_end();
+            text.truncate(text.trim_end().len());
             if !text.is_empty() {
                 return self.parse(text).map(Some);
             }
         }
     }
 
-    fn parse(&self, text: &str) -> Result<Line, ReadError> {
+    fn parse(&self, text: String) -> Result<Line, ReadError> {
         let members = if text.trim_start().starts_with('{') {
-            serde_json::from_str(text).map(|Members(members)| members)
+            Members::read(&text)
         } else {
-            match serde_json::from_str::<Value>(text) {
+            match serde_json::from_str::<Value>(&text) {
                 Ok(other) => {
                     let what = format!("a JSON object, found {}", kind(&other));
                     return Err(self.error(1, &what));
@@ -115,7 +124,7 @@ impl<R: BufRead> Reader<R> {
             }
         };
         match members {
-            Ok(members) => Ok(Line { number: self.number, text: text.to_owned(), members }),
+            Ok(members) => Ok(Line { number: self.number, text, members }),
             Err(error) => {
                 let full = error.to_string();
                 let what = full.rsplit_once(" at line").map_or(full.as_str(), |(what, _)| what);
@@ -132,36 +141,6 @@ impl<R: BufRead> Reader<R> {
     fn error(&self, column: usize, expected: &str) -> ReadError {
         let expected = expected.to_owned();
         ReadError { file: self.file.clone(), line: self.number, column, expected }
-    }
-}
-
-/// The members of an object, each there once: which of two would count, nobody could say.
-struct Members(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members, A::Error> {
-        let mut members = Map::new();
-        while let Some(key) = access.next_key::<String>()? {
-            if members.contains_key(&key) {
-                return Err(A::Error::custom(format!("a second member {key:?}")));
-            }
-            members.insert(key, access.next_value()?);
-        }
-        Ok(Members(members))
     }
 }
 

@@ -63,12 +63,12 @@ pub fn text(out: &mut dyn Write, file: &str, outcome: &Outcome, explain: bool) -
     let why = why.as_deref();
     if let Verdict::Mismatched(differences) = &outcome.verdict {
         writeln!(out, "{file}:{line}: request {request} differs")?;
-        writeln!(out, "  request:  {}", Value::Object(outcome.asked.clone()))?;
+        writeln!(out, "  request:  {}", Value::Object(outcome.asked()))?;
         for difference in differences {
             writeln!(out, "  {difference}")?;
         }
         if differences.is_empty() {
-            let want = outcome.want.clone().unwrap_or_default();
+            let want = outcome.want().unwrap_or_default();
             writeln!(out, "  expected: {want}, got no answer")?;
         }
         return match why {
@@ -78,8 +78,8 @@ pub fn text(out: &mut dyn Write, file: &str, outcome: &Outcome, explain: bool) -
     }
     match (why, explain) {
         (Some(why), true) => {
-            let op = outcome.asked.get("op").and_then(Value::as_str).unwrap_or_default();
-            let errno = outcome.got.values().next().map(|v| v.as_str().unwrap_or_default());
+            let op = outcome.op();
+            let errno = outcome.got.iter().next().map(|(_, v)| v.as_str().unwrap_or_default());
             let errno = errno.unwrap_or_default();
             writeln!(out, "{file}:{line}: request {request} {op}: {errno}: {why}")
         }
@@ -110,9 +110,9 @@ pub fn json_line(
     line.insert("line".into(), outcome.line.into());
     line.insert("request".into(), outcome.request.into());
     line.insert("verdict".into(), verdict.into());
-    line.insert("asked".into(), Value::Object(outcome.asked.clone()));
-    line.insert("want".into(), outcome.want.clone().unwrap_or_default());
-    line.insert("got".into(), Value::Object(outcome.got.clone()));
+    line.insert("asked".into(), Value::Object(outcome.asked()));
+    line.insert("want".into(), outcome.want().unwrap_or_default());
+    line.insert("got".into(), Value::Object(outcome.got.to_map()));
     if verdict == "mismatch" {
         let fields: Vec<_> = differences.iter().map(|d| d.field.clone()).collect();
         line.insert("fields".into(), fields.into());

@@ -5,8 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
-
+use crate::members::{Members, Raw};
 use crate::names::{Names, number_of, words};
 use crate::reader::kind;
 
@@ -19,18 +18,31 @@ pub(crate) struct BadMember {
     pub(crate) expected: String,
 }
 
-/// A request's members.
+/// A request's members, and the text that they stand in.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a>(pub(crate) &'a Map<String, Value>);
+pub(crate) struct Request<'a> {
+    text: &'a str,
+    members: &'a Members,
+}
 
 type Read<T> = Result<T, BadMember>;
 
 impl<'a> Request<'a> {
+    /// The request of a line.
+    pub(crate) fn new(text: &'a str, members: &'a Members) -> Self {
+        Self { text, members }
+    }
+
+    /// A member.
+    fn get(self, member: &str) -> Option<&'a Raw> {
+        self.members.get(self.text, member)
+    }
+
     /// Complains about a member.
     pub(crate) fn bad<T>(self, member: &str, expected: impl Into<String>) -> Read<T> {
         let mut expected = expected.into();
-        if let Some(value) = self.0.get(member) {
-            let shown: String = value.to_string().chars().take(40).collect();
+        if let Some(value) = self.get(member) {
+            let shown: String = value.to_value(self.text).to_string().chars().take(40).collect();
             expected = format!("{expected}, found {member} {shown}");
         }
         Err(BadMember { member: member.to_owned(), expected })
@@ -38,26 +50,27 @@ impl<'a> Request<'a> {
 
     /// Whether there is such a member.
     pub(crate) fn has(self, member: &str) -> bool {
-        self.0.contains_key(member)
+        self.get(member).is_some()
     }
 
     /// A scalar as text; lists count as absent, as in the recording program.
     pub(crate) fn text(self, member: &str) -> Read<Option<Cow<'a, str>>> {
-        match self.0.get(member) {
-            None | Some(Value::Array(_)) => Ok(None),
+        match self.get(member) {
+            None | Some(Raw::Array(_)) => Ok(None),
             Some(value) => self.scalar(member, value).map(Some),
         }
     }
 
-    fn scalar(self, member: &str, value: &'a Value) -> Read<Cow<'a, str>> {
+    fn scalar(self, member: &str, value: &'a Raw) -> Read<Cow<'a, str>> {
         match value {
-            Value::String(text) => Ok(Cow::Borrowed(text)),
-            Value::Number(number) => Ok(Cow::Owned(number.to_string())),
-            Value::Bool(true) => Ok(Cow::Borrowed("true")),
-            Value::Bool(false) => Ok(Cow::Borrowed("false")),
-            Value::Null => Ok(Cow::Borrowed("null")),
-            Value::Array(_) | Value::Object(_) => {
-                self.bad(member, format!("a number or a string, not {}", kind(value)))
+            Raw::String(text) => Ok(Cow::Borrowed(text.get(self.text))),
+            Raw::Number(number) => Ok(Cow::Owned(number.to_string())),
+            Raw::Bool(true) => Ok(Cow::Borrowed("true")),
+            Raw::Bool(false) => Ok(Cow::Borrowed("false")),
+            Raw::Null => Ok(Cow::Borrowed("null")),
+            Raw::Array(_) | Raw::Object(_) => {
+                let what = kind(&value.to_value(self.text));
+                self.bad(member, format!("a number or a string, not {what}"))
             }
         }
     }
@@ -69,13 +82,24 @@ impl<'a> Request<'a> {
 
     /// A number, or `default`.
     pub(crate) fn number(self, member: &str, default: u64) -> Read<u64> {
-        match self.text(member)? {
-            None => Ok(default),
-            Some(text) => match parse_number(&text) {
+        match self.get(member) {
+            None | Some(Raw::Array(_)) => Ok(default),
+            Some(value) => match self.number_of(member, value)? {
                 Some(number) => Ok(number),
                 None => self.bad(member, "a number of at most 64 bits"),
             },
         }
+    }
+
+    /// A scalar as a number.
+    fn number_of(self, member: &str, value: &Raw) -> Read<Option<u64>> {
+        if let Raw::Number(number) = value
+            && let Some(number) = number.as_u64().filter(|number| *number != 0)
+        {
+            // As its text says.
+            return Ok(Some(number));
+        }
+        Ok(parse_number(&self.scalar(member, value)?))
     }
 
     /// The low 32 bits of a number, as a C assignment takes them.
@@ -94,8 +118,8 @@ impl<'a> Request<'a> {
 
     /// A list of scalars as text.
     pub(crate) fn list(self, member: &str) -> Read<Option<Vec<Cow<'a, str>>>> {
-        match self.0.get(member) {
-            Some(Value::Array(values)) => {
+        match self.get(member) {
+            Some(Raw::Array(values)) => {
                 if values.len() > 1100 {
                     return self.bad(member, "a list of at most 1100");
                 }
@@ -150,12 +174,9 @@ pub(crate) fn low32(number: u64) -> u32 {
 
 /// A number as C's `strtoull(.., 0)` reads it, all of the text.
 pub(crate) fn parse_number(text: &str) -> Option<u64> {
-    match text {
-        "true" => return Some(1),
-        "false" => return Some(0),
-        _ => {}
-    }
     let (negative, digits) = match text.as_bytes().first()? {
+        b't' if text == "true" => return Some(1),
+        b'f' if text == "false" => return Some(0),
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
         _ => (false, text),
@@ -166,10 +187,13 @@ pub(crate) fn parse_number(text: &str) -> Option<u64> {
         [b'0', _, ..] => (&digits[1..], 8),
         _ => (digits, 10),
     };
-    if !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
+    if digits.is_empty() {
         return None;
     }
-    let number = u64::from_str_radix(digits, radix).ok()?;
+    let number = digits.bytes().try_fold(0_u64, |number, byte| {
+        let digit = char::from(byte).to_digit(radix)?;
+        number.checked_mul(u64::from(radix))?.checked_add(u64::from(digit))
+    })?;
     match negative {
         false => Some(number),
         true if number <= 1 << 63 => Some(number.wrapping_neg()),
@@ -181,10 +205,6 @@ pub(crate) fn parse_number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::names::{IRQS, MAP_FLAGS};
-
-    fn members(text: &str) -> Map<String, Value> {
-        serde_json::from_str(text).unwrap()
-    }
 
     #[test]
     fn numbers_are_cs() {
@@ -214,10 +234,10 @@ mod tests {
 
     #[test]
     fn members_by_kind() {
-        let map = members(
-            r#"{"a":16,"b":"0x10","f":["read","0x10"],"g":3,"i":"msi","h":"0aFf1","l":[1],"o":{}}"#,
-        );
-        let r = Request(&map);
+        let text =
+            r#"{"a":16,"b":"0x10","f":["read","0x10"],"g":3,"i":"msi","h":"0aFf1","l":[1],"o":{}}"#;
+        let members = Members::read(text).unwrap();
+        let r = Request::new(text, &members);
         assert_eq!((r.number("a", 0), r.number("b", 0), r.number("z", 7)), (Ok(16), Ok(16), Ok(7)));
         assert_eq!((r.flags("f", MAP_FLAGS, 3), r.flags("g", MAP_FLAGS, 1)), (Ok(0x11), Ok(3)));
         assert_eq!(r.flags("z", MAP_FLAGS, 3), Ok(3));

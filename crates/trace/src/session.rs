@@ -6,10 +6,12 @@ use iommu::{Dialect, Host};
 use serde_json::{Map, Value};
 use vfio::{Abi, Container, ContainerId, Refusal};
 
-use crate::compare::{Difference, compare};
+use crate::compare::{Difference, compare, same};
 use crate::deviation::{self, Deviation};
+use crate::fields::Fields;
 use crate::hosts;
 use crate::machine::{Facts, Header, Machine};
+use crate::members::{Members, Raw};
 use crate::ops::{self, Answer, Stop};
 use crate::order::Order;
 use crate::reader::{Line, ReadError, Reader};
@@ -58,18 +60,52 @@ pub struct Outcome {
     pub request: u64,
     /// The line's text.
     pub text: String,
-    /// The request, without `want`.
-    pub asked: Map<String, Value>,
-    /// What was recorded.
-    pub want: Option<Value>,
     /// What we answer.
-    pub got: Map<String, Value>,
+    pub got: Fields,
     /// Why we refuse, for people.
     pub why: Option<String>,
     /// The same, for programs, when it was VFIO that refused.
     pub refusal: Option<Refusal>,
     /// How the two compare.
     pub verdict: Verdict,
+    /// The request, without `want`, and what was recorded: they stand in the text.
+    asked: Members,
+    want: Option<Raw>,
+}
+
+impl Outcome {
+    /// The request, without `want`.
+    #[must_use]
+    pub fn asked(&self) -> Map<String, Value> {
+        self.asked.to_map(&self.text)
+    }
+
+    /// What was recorded.
+    #[must_use]
+    pub fn want(&self) -> Option<Value> {
+        self.want.as_ref().map(|want| want.to_value(&self.text))
+    }
+
+    /// What the request is called; nothing when its name is no string.
+    #[must_use]
+    pub fn op(&self) -> &str {
+        self.text_of("op").unwrap_or_default()
+    }
+
+    /// A member of the request, when it is a string.
+    #[must_use]
+    pub fn text_of(&self, member: &str) -> Option<&str> {
+        match self.asked.get(&self.text, member)? {
+            Raw::String(string) => Some(string.get(&self.text)),
+            _ => None,
+        }
+    }
+
+    /// A member of the request, other than `want`.
+    #[must_use]
+    pub fn member(&self, member: &str) -> Option<Value> {
+        self.asked.get(&self.text, member).map(|value| value.to_value(&self.text))
+    }
 }
 
 /// A line of a trace.
@@ -103,14 +139,14 @@ impl<R: BufRead> Session<R> {
             let expected = "a header on the first line, found an empty file".into();
             return Err(ReadError { file, line: 1, column: 0, expected });
         };
-        if line.members.contains_key("op") {
+        if line.members.get(&line.text, "op").is_some() {
             let column = span::column(&line.text, "op");
             let expected = "a header before the first request".into();
             return Err(ReadError { file, line: line.number, column, expected });
         }
         let (mut members, mut header) = match &options.machine {
             Some(machine) => on_machine(&line, machine, &file),
-            None => (line.members.clone(), line.text.clone()),
+            None => (line.to_map(), line.text.clone()),
         };
         if let Some(abi) = options.abi
             && members.get("abi").and_then(Value::as_str) != Some(abi.name())
@@ -123,7 +159,7 @@ impl<R: BufRead> Session<R> {
             .and_then(|()| Header::read(&members))
             .and_then(|header| Machine::build(&header, &options.facts, dialect, abi));
         let machine = built.map_err(|bad| {
-            let own = line.members.contains_key(&bad.member);
+            let own = line.members.get(&line.text, &bad.member).is_some();
             let column = if own { span::column(&line.text, &bad.member) } else { 1 };
             ReadError { file: file.clone(), line: line.number, column, expected: bad.expected }
         })?;
@@ -170,7 +206,7 @@ impl<R: BufRead> Session<R> {
 
     /// What has changed since the last time, in order; nothing unless it is
     /// [watched](Self::watch).
-    pub fn take_changes(&mut self) -> Vec<Change> {
+    pub fn take_changes(&mut self) -> std::vec::Drain<'_, Change> {
         self.world.take_changes()
     }
 
@@ -197,13 +233,13 @@ impl<R: BufRead> Session<R> {
     pub fn step(&mut self) -> Result<Option<Step>, ReadError> {
         let Some(mut line) = self.reader.read_line()? else { return Ok(None) };
         // A line with an answer and no operation is no note: the answer counts.
-        let has_op = line.members.get("op").is_some_and(|op| !op.is_array());
-        if !has_op && (self.needs_known || !line.members.contains_key("want")) {
+        let has_op = line.members.get(&line.text, "op").is_some_and(|op| !matches!(op, Raw::Array(_)));
+        if !has_op && (self.needs_known || line.members.get(&line.text, "want").is_none()) {
             return Ok(Some(Step::Note(line.text)));
         }
         self.requests += 1;
-        let want = line.members.shift_remove("want");
-        let (answer, known) = match ops::run(&mut self.world, Request(&line.members)) {
+        let want = line.members.remove(&line.text, "want");
+        let (answer, known) = match ops::run(&mut self.world, Request::new(&line.text, &line.members)) {
             Ok(answer) => (answer, true),
             Err(Stop::Killed(signal)) => (Answer::killed(signal), true),
             Err(Stop::Unknown(name)) if !self.needs_known => {
@@ -212,45 +248,52 @@ impl<R: BufRead> Session<R> {
                 } else {
                     "the line names no operation".into()
                 });
-                (Answer { fields: Map::new(), why, refusal: None }, false)
+                (Answer { fields: Fields::default(), why, refusal: None }, false)
             }
             Err(Stop::Unknown(name)) => {
                 return Err(self.error(&line, "op", format!("a known operation, found {name:?}")));
             }
             Err(Stop::Bad(bad)) => return Err(self.error(&line, &bad.member, bad.expected)),
         };
-        let verdict = self.judge(&line.members, want.as_ref(), &answer, known);
+        let verdict = self.judge(&line, want.as_ref(), &answer, known);
         Ok(Some(Step::Request(Box::new(Outcome {
             line: line.number,
             request: self.requests,
             text: line.text,
-            asked: line.members,
-            want,
             got: answer.fields,
             why: answer.why,
             refusal: answer.refusal,
             verdict,
+            asked: line.members,
+            want,
         }))))
     }
 
     fn judge(
         &self,
-        asked: &Map<String, Value>,
-        want: Option<&Value>,
+        line: &Line,
+        want: Option<&Raw>,
         answer: &Answer,
         known: bool,
     ) -> Verdict {
-        let differences = match want {
-            None => return Verdict::Unasked,
-            Some(_) if !known => return Verdict::Mismatched(Vec::new()),
-            Some(Value::Object(want)) => compare(want, &answer.fields),
-            Some(other) => vec![Difference {
+        let Some(want) = want else { return Verdict::Unasked };
+        if !known {
+            return Verdict::Mismatched(Vec::new());
+        }
+        if same(&line.text, want, &answer.fields) {
+            return Verdict::Matched;
+        }
+        let got = answer.fields.to_map();
+        let differences = match want.to_value(&line.text) {
+            Value::Object(want) => compare(&want, &got),
+            other => vec![Difference {
                 field: "want".into(),
-                want: Some(other.clone()),
-                got: Some(Value::Object(answer.fields.clone())),
+                want: Some(other),
+                got: Some(Value::Object(got)),
             }],
         };
         let Some(first) = differences.first() else { return Verdict::Matched };
+        let asked = &line.to_map();
         let row = deviation::find(&self.dialect, asked, first);
         match row {
             Some(row)
@@ -286,9 +329,9 @@ fn on_machine(
     }
     let of_machine =
         |name: &str| MACHINE.contains(&name) || ["platform", "qemu", "built_in"].contains(&name);
-    for (name, value) in &line.members {
-        if !of_machine(name) {
-            members.insert(name.clone(), value.clone());
+    for (name, value) in line.to_map() {
+        if !of_machine(&name) {
+            members.insert(name, value);
         }
     }
     for name in MACHINE {
@@ -309,5 +352,5 @@ fn on_machine(
 /// An outcome's line with our answer as `want`.
 #[must_use]
 pub fn answered(outcome: &Outcome) -> String {
-    span::with_want(&outcome.text, &Value::Object(outcome.got.clone()).to_string())
+    span::with_want(&outcome.text, &outcome.got.to_string())
 }

@@ -35,9 +35,9 @@ pub enum Change {
 pub(crate) struct Events(Arc<Mutex<Vec<Event>>>);
 
 impl Events {
-    /// The events since the last time.
-    pub(crate) fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Hands on the events since the last time.
+    pub(crate) fn drain(&self, each: impl FnMut(Event)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(each);
     }
 }
 

@@ -20,7 +20,7 @@ fn outcomes(header: &str, reserved: &str, lines: &str) -> (Vec<(String, String)>
     while let Some(step) = session.step().unwrap() {
         if let Step::Request(outcome) = step {
             tally.add(&outcome);
-            let got = serde_json::Value::Object(outcome.got.clone()).to_string();
+            let got = outcome.got.to_string();
             found.push((got, outcome.why.clone().unwrap_or_default()));
         }
     }

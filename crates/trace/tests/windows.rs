@@ -26,7 +26,7 @@ fn every_script_gets_the_answers_it_was_written_with() {
         while let Some(step) = session.step().unwrap() {
             let Step::Request(outcome) = step else { continue };
             tally.add(&outcome);
-            assert!(outcome.want.is_some(), "{name}:{} has no answer", outcome.line);
+            assert!(outcome.want().is_some(), "{name}:{} has no answer", outcome.line);
             if !matches!(outcome.verdict, Verdict::Matched) {
                 different.push(format!(
                     "{name}:{}: {} {:?}",

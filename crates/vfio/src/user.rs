@@ -3,7 +3,6 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use uapi::read_padded;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{BadAddress, Caller};
@@ -14,9 +13,13 @@ pub(crate) fn read<T: FromBytes + IntoBytes>(
     addr: u64,
     size: usize,
 ) -> Result<T, BadAddress> {
-    let mut bytes = vec![0; size.min(size_of::<T>())];
-    caller.copy_in(addr, &mut bytes)?;
-    Ok(read_padded(&bytes))
+    let mut value = T::new_zeroed();
+    let bytes = value.as_mut_bytes();
+    let size = size.min(bytes.len());
+    if let Some(bytes) = bytes.get_mut(..size) {
+        caller.copy_in(addr, bytes)?;
+    }
+    Ok(value)
 }
 
 /// The part of an argument that follows its first structure is not accessible.

@@ -247,12 +247,13 @@ fn replay(
     while let Some(step) = session.step().map_err(|error| error.to_string())? {
         let Step::Request(outcome) = step else { continue };
         requests = outcome.request;
-        if rules::op(&outcome) == "set_iommu" && outcome.why.is_none() {
-            v1 = outcome.asked.get("type").is_some_and(|t| t == "type1" || t == 1 || t == "1");
+        if outcome.op() == "set_iommu" && outcome.why.is_none() {
+            v1 = outcome.member("type").is_some_and(|t| t == "type1" || t == 1 || t == "1");
         }
         if chosen.is_some() {
+            drop(session.take_changes());
             if outcome.refusal.is_some() {
-                other.push((outcome.request, rules::op(&outcome).to_owned()));
+                other.push((outcome.request, outcome.op().to_owned()));
             }
             continue;
         }

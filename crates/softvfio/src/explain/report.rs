@@ -11,7 +11,7 @@ use trace::Outcome;
 use vfio::order::find;
 
 use super::Case;
-use super::rules::{in_the_way, nearest, op, order, range, suspicion};
+use super::rules::{in_the_way, nearest, order, range, suspicion};
 
 /// Others of a kind that are shown.
 const SHOWN: usize = 8;
@@ -33,7 +33,7 @@ fn there<'a>(case: &'a Case, way: &[IovaRange]) -> Vec<(&'a Story, &'a Life)> {
     let mut found = Vec::new();
     // Whatever else is where the request wants to be would be in the way next.
     let asked = range(&case.outcome).filter(|_| !way.is_empty());
-    let asked = asked.filter(|_| matches!(op(&case.outcome), "map"));
+    let asked = asked.filter(|_| matches!(case.outcome.op(), "map"));
     for story in &case.stories {
         for life in &story.lives {
             let exact = way.contains(&life.range)
@@ -63,7 +63,7 @@ pub(super) fn text(case: &Case, colour: bool) -> String {
     };
     let outcome = &case.outcome;
     let mut out = String::new();
-    let asked = Value::Object(outcome.asked.clone()).to_string();
+    let asked = Value::Object(outcome.asked()).to_string();
     let place = format!("{}:{}", case.file, outcome.line);
     let _ = writeln!(out, "request {} ({place})", paint("1", &outcome.request.to_string()));
     let _ = writeln!(out, "  {asked}");
@@ -77,7 +77,7 @@ pub(super) fn text(case: &Case, colour: bool) -> String {
             indent(&mut out, why);
         }
         None => {
-            let got = Value::Object(outcome.got.clone()).to_string();
+            let got = outcome.got.to_string();
             let _ = writeln!(out, "\n{}", paint("1;32", "answered"));
             indent(&mut out, &got);
             if let Some(odd) = suspicion(outcome) {
@@ -221,8 +221,8 @@ pub(super) fn json(case: &Case) -> Value {
         "file": case.file,
         "line": outcome.line,
         "request": outcome.request,
-        "op": op(outcome),
-        "asked": outcome.asked,
+        "op": outcome.op(),
+        "asked": outcome.asked(),
         "got": outcome.got,
         "why": outcome.why,
         "suspicion": suspicion(outcome),

@@ -10,16 +10,11 @@ use vfio::{Refusal, Version};
 
 use super::Case;
 
-/// What a request is called.
-pub(super) fn op(outcome: &Outcome) -> &str {
-    outcome.asked.get("op").and_then(Value::as_str).unwrap_or_default()
-}
-
 /// A number of a request.
 pub(super) fn number(outcome: &Outcome, member: &str) -> Option<u64> {
-    match outcome.asked.get(member)? {
+    match outcome.member(member)? {
         Value::Number(number) => number.as_u64(),
-        Value::String(text) => parse(text),
+        Value::String(text) => parse(&text),
         _ => None,
     }
 }
@@ -31,10 +26,10 @@ pub(super) fn range(outcome: &Outcome) -> Option<IovaRange> {
 
 /// Whether a request has a flag.
 fn has_flag(outcome: &Outcome, word: &str, bit: u64) -> bool {
-    match outcome.asked.get("flags") {
+    match outcome.member("flags") {
         Some(Value::Array(list)) => list.iter().any(|f| f == word),
         Some(Value::Number(number)) => number.as_u64().is_some_and(|n| n & bit != 0),
-        Some(Value::String(text)) => parse(text).is_some_and(|n| n & bit != 0),
+        Some(Value::String(text)) => parse(&text).is_some_and(|n| n & bit != 0),
         _ => false,
     }
 }
@@ -45,7 +40,7 @@ pub(super) fn order(case: &Case) -> Option<(&'static str, &'static str, Vec<Rule
     let (outcome, dialect) = (&case.outcome, &case.dialect);
     let window = has_flag(outcome, "reserved_msi_iova", 1 << 31);
     let type1 = "drivers/vfio/vfio_iommu_type1.c";
-    Some(match op(outcome) {
+    Some(match outcome.op() {
         "map" if window => {
             ("VFIO_IOMMU_MAP_DMA, MSI window", "docs/msi-windows.md", order::map_window(dialect))
         }
@@ -128,7 +123,7 @@ pub(super) fn nearest(refusal: &Refusal) -> Option<Nearest> {
 
 /// What looks odd about an answer that is no refusal.
 pub(super) fn suspicion(outcome: &Outcome) -> Option<String> {
-    if op(outcome) != "unmap" || outcome.why.is_some() {
+    if outcome.op() != "unmap" || outcome.why.is_some() {
         return None;
     }
     let got = outcome.got.get("size").and_then(Value::as_str).and_then(parse)?;

@@ -1,8 +1,10 @@
 //! Answers, in the recording program's words and order.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uapi::Errno;
 use vfio::Refusal;
+
+use crate::fields::Fields;
 
 /// Why a system call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +28,10 @@ impl Failure {
 pub(crate) type Sys<T = i64> = Result<T, Failure>;
 
 /// What is said of a request: `want`, and why it was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     /// The members of `want`.
-    pub(crate) fields: Map<String, Value>,
+    pub(crate) fields: Fields,
     /// The reason of a refusal, for people.
     pub(crate) why: Option<String>,
     /// The same, for programs, when VFIO refused.
@@ -39,16 +41,14 @@ pub(crate) struct Answer {
 impl Answer {
     /// `ret` or `errno`.
     pub(crate) fn of(result: &Sys) -> Self {
-        let mut fields = Map::new();
+        let mut fields = Fields::default();
         let (mut why, mut refusal) = (None, None);
         match result {
-            Ok(ret) => {
-                fields.insert("ret".into(), Value::from(*ret));
-            }
+            Ok(ret) => fields.put("ret", Value::from(*ret)),
             Err(failure) => {
                 let errno = failure.errno;
                 let value = errno.name().map_or_else(|| errno.number().into(), Value::from);
-                fields.insert("errno".into(), value);
+                fields.put("errno", value);
                 why = Some(failure.why.clone());
                 refusal = failure.refusal.as_deref().cloned();
             }
@@ -68,25 +68,25 @@ impl Answer {
 
     /// The process was killed by a signal.
     pub(crate) fn killed(signal: &str) -> Self {
-        let mut fields = Map::new();
-        fields.insert("killed".into(), Value::from(signal));
+        let mut fields = Fields::default();
+        fields.put("killed", Value::from(signal));
         let why = Some(format!("the process would be killed by {signal}"));
         Self { fields, why, refusal: None }
     }
 
     /// One more member.
-    pub(crate) fn put(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
-        self.fields.insert(name.into(), value.into());
+    pub(crate) fn put(&mut self, name: &'static str, value: impl Into<Value>) -> &mut Self {
+        self.fields.put(name, value.into());
         self
     }
 
     /// One more member, as `"0x..."`.
-    pub(crate) fn put_hex(&mut self, name: &str, value: impl Into<u64>) -> &mut Self {
+    pub(crate) fn put_hex(&mut self, name: &'static str, value: impl Into<u64>) -> &mut Self {
         self.put(name, hex(value))
     }
 
     /// One more member, bytes as digits.
-    pub(crate) fn put_bytes(&mut self, name: &str, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn put_bytes(&mut self, name: &'static str, bytes: &[u8]) -> &mut Self {
         self.put(name, digits(bytes))
     }
 }
@@ -115,13 +115,10 @@ mod tests {
     fn answers_as_recorded() {
         let mut a = Answer::of(&Ok(2));
         a.put_hex("size", 0x1000_u32).put_bytes("data", &[0, 0xa5]);
-        assert_eq!(
-            Value::Object(a.fields).to_string(),
-            r#"{"ret":2,"size":"0x1000","data":"00a5"}"#
-        );
+        assert_eq!(a.fields.to_string(), r#"{"ret":2,"size":"0x1000","data":"00a5"}"#);
         let of = |n| Answer::of(&Err(Failure::new(Errno::new(n), "no")));
-        assert_eq!(Value::Object(of(22).fields).to_string(), r#"{"errno":"EINVAL"}"#);
-        assert_eq!(Value::Object(of(524).fields).to_string(), r#"{"errno":524}"#);
+        assert_eq!(of(22).fields.to_string(), r#"{"errno":"EINVAL"}"#);
+        assert_eq!(of(524).fields.to_string(), r#"{"errno":524}"#);
         assert_eq!(of(22).why.as_deref(), Some("no"));
     }
 }

@@ -103,12 +103,21 @@ pub(crate) fn size(
     }
 }
 
+/// A structure of `N` bytes: so many 32-bit members, then 64-bit ones, little-endian; the rest is 0.
+pub(crate) fn structure<const N: usize>(words: &[u32], longs: &[u64]) -> [u8; N] {
+    let mut bytes = [0; N];
+    let (head, body) = bytes.split_at_mut(N.min(words.len() * 4));
+    for (to, word) in head.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    for (to, long) in body.chunks_exact_mut(8).zip(longs) {
+        to.copy_from_slice(&long.to_le_bytes());
+    }
+    bytes
+}
+
 /// Numbers as the little-endian words of a structure.
 pub(crate) fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// The same for 64-bit members.
-pub(crate) fn longs(longs: &[u64]) -> Vec<u8> {
-    longs.iter().flat_map(|long| long.to_le_bytes()).collect()
-}

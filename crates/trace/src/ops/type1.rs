@@ -2,7 +2,7 @@
 
 use uapi::ioctl;
 
-use super::arg::{longs, words};
+use super::arg::{structure, words};
 use super::{Answer, Arg, Done, Op, Stop, caps};
 use crate::names::{DIRTY_FLAGS, map_flags, unmap_flags};
 use crate::process::BITMAP;
@@ -16,10 +16,10 @@ const SHOWN: usize = 4096;
 pub(super) fn map(op: &mut Op<'_>) -> Done {
     let arg = Arg::new(op)?;
     let flags = op.request.flags("flags", map_flags(op.world.abi()), 3)?;
-    let head = words(&[op.request.number32("argsz", 32)?, flags]);
+    let argsz = op.request.number32("argsz", 32)?;
     let vaddr = op.address("vaddr", "0")?;
-    let body = longs(&[vaddr, op.request.number("iova", 0)?, op.request.number("size", 0)?]);
-    arg.put(op, 0, &[head, body].concat())?;
+    let (iova, size) = (op.request.number("iova", 0)?, op.request.number("size", 0)?);
+    arg.put(op, 0, &structure::<32>(&[argsz, flags], &[vaddr, iova, size]))?;
     let fd = op.container()?;
     op.world.note_decoding();
     let result = op.request_with(fd, ioctl::VFIO_IOMMU_MAP_DMA, arg);
@@ -37,12 +37,10 @@ pub(super) fn unmap(op: &mut Op<'_>) -> Done {
     let with_bitmap = op.request.has("bitmap_size");
     let argsz = op.request.number32("argsz", if with_bitmap { 48 } else { 24 })?;
     let (iova, size) = (op.request.number("iova", 0)?, op.request.number("size", 0)?);
-    let bitmap = bitmap(op, with_bitmap)?;
-    let mut bytes = [words(&[argsz, flags]), longs(&[iova, size]), bitmap].concat();
-    if !with_bitmap && flags & GET_DIRTY_BITMAP == 0 {
-        bytes.truncate(24);
-    }
-    arg.put(op, 0, &bytes)?;
+    let [pgsize, bits, data] = bitmap(op, with_bitmap)?;
+    let bytes: [u8; 48] = structure(&[argsz, flags], &[iova, size, pgsize, bits, data]);
+    let whole = with_bitmap || flags & GET_DIRTY_BITMAP != 0;
+    arg.put(op, 0, if whole { &bytes } else { &bytes[..24] })?;
     let fd = op.container()?;
     let result = op.request_with(fd, ioctl::VFIO_IOMMU_UNMAP_DMA, arg);
     let mut answer = Answer::of(&result);
@@ -69,8 +67,9 @@ pub(super) fn dirty(op: &mut Op<'_>) -> Done {
     let with_bitmap = op.request.has("bitmap_size");
     let argsz = op.request.number32("argsz", if flags & GET_BITMAP != 0 { 48 } else { 8 })?;
     let (iova, size) = (op.request.number("iova", 0)?, op.request.number("size", 0)?);
-    let bitmap = bitmap(op, with_bitmap)?;
-    arg.put(op, 0, &[words(&[argsz, flags]), longs(&[iova, size]), bitmap].concat())?;
+    let [pgsize, bits, data] = bitmap(op, with_bitmap)?;
+    let bytes: [u8; 48] = structure(&[argsz, flags], &[iova, size, pgsize, bits, data]);
+    arg.put(op, 0, &bytes)?;
     let fd = op.container()?;
     let result = op.request_with(fd, ioctl::VFIO_IOMMU_DIRTY_PAGES, arg);
     let mut answer = Answer::of(&result);
@@ -80,12 +79,12 @@ pub(super) fn dirty(op: &mut Op<'_>) -> Done {
     Ok(answer)
 }
 
-/// The bitmap's structure, its buffer filled.
-fn bitmap(op: &mut Op<'_>, with_bitmap: bool) -> Result<Vec<u8>, Stop> {
+/// The bitmap's structure (page size, size, address), its buffer filled.
+fn bitmap(op: &mut Op<'_>, with_bitmap: bool) -> Result<[u64; 3], Stop> {
     let pgsize = op.request.number("bitmap_pgsize", 4096)?;
     let size = op.request.number("bitmap_size", 0)?;
     if !with_bitmap {
-        return Ok(longs(&[pgsize, size, 0]));
+        return Ok([pgsize, size, 0]);
     }
     let at = op.world.process.bitmap();
     let byte = op.request.number("bitmap_fill", 0)?.to_le_bytes()[0];
@@ -98,7 +97,7 @@ fn bitmap(op: &mut Op<'_>, with_bitmap: bool) -> Result<Vec<u8>, Stop> {
             None => return Ok(op.request.bad("bitmap_data", "ok, null or an address")?),
         },
     };
-    Ok(longs(&[pgsize, size, data]))
+    Ok([pgsize, size, data])
 }
 
 /// The bitmap's buffer afterwards: up to 64 bytes, and on to the last that is not zero.

@@ -7,7 +7,7 @@ use uapi::Errno;
 use vfio::DeviceId;
 
 use super::object::Object;
-use super::{Access, Content, File, Killed, Process};
+use super::{Access, Content, File, Killed, Mapping, Process};
 
 /// What the process finds at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,11 @@ impl Process {
     /// # Errors
     /// [`Killed`]: nothing is there, or not for that access.
     pub(crate) fn look(&self, at: u64, write: bool) -> Result<Place, Killed> {
+        self.find(at, write).map(|(_, place)| place)
+    }
+
+    /// The same, with the mapping that it lies in.
+    fn find(&self, at: u64, write: bool) -> Result<(&Mapping, Place), Killed> {
         let mapping = self.space.find(at).ok_or(Killed("SIGSEGV"))?;
         if !mapping.access.allows(write) {
             return Err(Killed("SIGSEGV"));
@@ -125,24 +130,31 @@ impl Process {
         match &mapping.content {
             Content::Memory { object, offset } => match object.borrow().pages_from(offset + skip) {
                 0 => Err(Killed("SIGBUS")),
-                bytes => Ok(Place::Memory(bytes.min(left))),
+                bytes => Ok((mapping, Place::Memory(bytes.min(left)))),
             },
             Content::Region { device, offset, .. } => {
                 if self.decoding.get(device) == Some(&false) {
                     return Err(Killed("SIGBUS"));
                 }
-                Ok(Place::Region(*device, offset + skip, left))
+                Ok((mapping, Place::Region(*device, offset + skip, left)))
             }
         }
     }
 
-    /// The memory at `at`, which [`look`](Self::look) found, as (object, offset, bytes), touched.
-    fn memory_at(&self, at: u64, size: u64, write: bool) -> Option<(Rc<RefCell<Object>>, u64)> {
-        let mapping = self.space.find(at)?;
-        let Content::Memory { object, offset } = &mapping.content else { return None };
-        let offset = offset + (at - mapping.start);
+    /// Touches `size` bytes at `at` and lets `f` at them: the memory, and where in it they start.
+    fn at_memory<R>(
+        &self,
+        at: u64,
+        mapping: &Mapping,
+        size: u64,
+        write: bool,
+        f: impl FnOnce(&mut Object, u64) -> R,
+    ) -> Result<R, Killed> {
+        let Content::Memory { object, offset } = &mapping.content else {
+            return Err(Killed("SIGBUS"));
+        };
         self.touch(mapping, at, size, write);
-        Some((object.clone(), offset))
+        Ok(f(&mut object.borrow_mut(), offset + (at - mapping.start)))
     }
 
     /// Reads the process' own memory; a device's registers are not memory and end it.
@@ -151,11 +163,11 @@ impl Process {
     /// [`Killed`], after the bytes before the first bad one.
     pub(crate) fn load(&self, mut at: u64, mut data: &mut [u8]) -> Result<(), Killed> {
         while !data.is_empty() {
-            let Place::Memory(room) = self.look(at, false)? else { return Err(Killed("SIGBUS")) };
+            let (mapping, place) = self.find(at, false)?;
+            let Place::Memory(room) = place else { return Err(Killed("SIGBUS")) };
             let n = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
             let (now, rest) = data.split_at_mut(n);
-            let (object, offset) = self.memory_at(at, n as u64, false).ok_or(Killed("SIGSEGV"))?;
-            object.borrow().read(offset, now);
+            self.at_memory(at, mapping, n as u64, false, |object, at| object.read(at, now))?;
             data = rest;
             at = at.wrapping_add(n as u64);
         }
@@ -168,11 +180,11 @@ impl Process {
     /// As [`load`](Self::load).
     pub(crate) fn store(&mut self, mut at: u64, mut data: &[u8]) -> Result<(), Killed> {
         while !data.is_empty() {
-            let Place::Memory(room) = self.look(at, true)? else { return Err(Killed("SIGBUS")) };
+            let (mapping, place) = self.find(at, true)?;
+            let Place::Memory(room) = place else { return Err(Killed("SIGBUS")) };
             let n = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
             let (now, rest) = data.split_at(n);
-            let (object, offset) = self.memory_at(at, n as u64, true).ok_or(Killed("SIGSEGV"))?;
-            object.borrow_mut().write(offset, now);
+            self.at_memory(at, mapping, n as u64, true, |object, at| object.write(at, now))?;
             data = rest;
             at = at.wrapping_add(n as u64);
         }
@@ -181,8 +193,9 @@ impl Process {
 
     /// `memset` of one stretch that [`look`](Self::look) found to be memory.
     pub(crate) fn set(&mut self, at: u64, size: u64, byte: u8) {
-        if let Some((object, offset)) = self.memory_at(at, size, true) {
-            object.borrow_mut().fill(offset, size, byte);
+        if let Ok((mapping, _)) = self.find(at, true) {
+            let fill = |object: &mut Object, at| object.fill(at, size, byte);
+            let _ = self.at_memory(at, mapping, size, true, fill);
         }
     }
 
@@ -190,9 +203,10 @@ impl Process {
     pub(crate) fn set_buffer(&mut self, at: u64, size: u64, byte: u8) -> Result<(), Killed> {
         let (mut at, end) = (at, at + size);
         while at < end {
-            let Place::Memory(room) = self.look(at, true)? else { return Err(Killed("SIGBUS")) };
+            let (mapping, place) = self.find(at, true)?;
+            let Place::Memory(room) = place else { return Err(Killed("SIGBUS")) };
             let n = room.min(end - at);
-            self.set(at, n, byte);
+            self.at_memory(at, mapping, n, true, |object, at| object.fill(at, n, byte))?;
             at += n;
         }
         Ok(())

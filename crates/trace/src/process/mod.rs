@@ -15,10 +15,10 @@ mod space;
 mod touch;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use iommu::{Dialect, Fault, PinId};
+use iommu::{Dialect, Fault};
 use uapi::Errno;
 use vfio::{DeviceId, EventId};
 
@@ -28,7 +28,7 @@ pub(crate) use files::File;
 use files::{FileKey, Files};
 pub(crate) use memory::{Kind, Place};
 use object::Object;
-use pin::Pin;
+use pin::Pins;
 pub(crate) use space::Access;
 use space::{Content, Mapping, Space};
 use touch::Touched;
@@ -76,8 +76,7 @@ pub(crate) struct Process {
     space: Space,
     files: Files,
     events: Events,
-    pins: HashMap<PinId, Pin>,
-    next_pin: u64,
+    pins: Pins,
     /// Follow which pages are touched ([`Dialect::zero_page_pinned`]).
     zero_page_pinned: bool,
     uid: u32,
@@ -104,8 +103,7 @@ impl Process {
             layout,
             files: Files::new(),
             events: Events::default(),
-            pins: HashMap::new(),
-            next_pin: 0,
+            pins: Pins::default(),
             zero_page_pinned: dialect.zero_page_pinned,
             uid: 0,
             memlock: 8 << 20,

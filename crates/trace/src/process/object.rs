@@ -1,4 +1,4 @@
-//! What a piece of memory holds: bytes by page, sparse, and which pages a fault has given it.
+//! What a piece of memory holds: bytes by chunk, sparse, and which pages a fault has given it.
 //!
 //! An object outlives the mapping that made it: whoever pinned a part of it holds it too.
 
@@ -7,16 +7,23 @@ use std::collections::BTreeMap;
 use super::runs::Runs;
 use super::touch::Touched;
 
+/// Bytes that are kept together once they differ. Small: every request clears its argument's memory
+/// and writes a few words there.
+const CHUNK: u64 = 256;
+
+/// Chunks in a range that is set throughout that are worth keeping.
+const FEW: usize = 4;
+
 /// Memory that mappings and pins refer to.
 #[derive(Debug)]
 pub(crate) struct Object {
     page: u64,
     /// Bytes that exist: a file's size, or everything.
     size: u64,
-    /// Whole pages that hold one byte throughout; 0 where nothing was said.
+    /// Whole chunks that hold one byte throughout; 0 where nothing was said.
     fill: Runs<u8>,
-    /// Pages with contents of their own, by index.
-    pages: BTreeMap<u64, Box<[u8]>>,
+    /// Chunks with contents of their own, by index.
+    chunks: BTreeMap<u64, Box<[u8; CHUNK as usize]>>,
     /// Which pages have been touched, on kernels where that shows.
     pub(crate) touched: Option<Touched>,
 }
@@ -24,7 +31,7 @@ pub(crate) struct Object {
 impl Object {
     /// Anonymous memory of pages of `page` bytes.
     pub(crate) fn anonymous(page: u64, touched: Option<Touched>) -> Self {
-        Self { page, size: u64::MAX, fill: Runs::default(), pages: BTreeMap::new(), touched }
+        Self { page, size: u64::MAX, fill: Runs::default(), chunks: BTreeMap::new(), touched }
     }
 
     /// A file in memory, `size` bytes long.
@@ -41,10 +48,10 @@ impl Object {
     /// Copies from `offset`.
     pub(crate) fn read(&self, mut offset: u64, mut data: &mut [u8]) {
         while !data.is_empty() {
-            let (index, inside) = (offset / self.page, (offset % self.page) as usize);
-            let n = data.len().min(self.page as usize - inside);
+            let (index, inside) = (offset / CHUNK, (offset % CHUNK) as usize);
+            let n = data.len().min(CHUNK as usize - inside);
             let (now, rest) = data.split_at_mut(n);
-            match self.pages.get(&index) {
+            match self.chunks.get(&index) {
                 Some(bytes) => now.copy_from_slice(&bytes[inside..inside + n]),
                 None => now.fill(self.fill.get(index).unwrap_or(0)),
             }
@@ -56,46 +63,51 @@ impl Object {
     /// Copies to `offset`.
     pub(crate) fn write(&mut self, mut offset: u64, mut data: &[u8]) {
         while !data.is_empty() {
-            let (index, inside) = (offset / self.page, (offset % self.page) as usize);
-            let n = data.len().min(self.page as usize - inside);
+            let (index, inside) = (offset / CHUNK, (offset % CHUNK) as usize);
+            let n = data.len().min(CHUNK as usize - inside);
             let (now, rest) = data.split_at(n);
-            self.page_mut(index)[inside..inside + n].copy_from_slice(now);
+            self.chunk_mut(index)[inside..inside + n].copy_from_slice(now);
             data = rest;
             offset = offset.wrapping_add(n as u64);
         }
     }
 
-    /// Sets `size` bytes from `offset`; whole pages cost nothing each.
+    /// Sets `size` bytes from `offset`; whole chunks cost nothing each.
     pub(crate) fn fill(&mut self, offset: u64, size: u64, byte: u8) {
         let end = offset.saturating_add(size);
-        let (first, last) = (offset.div_ceil(self.page), end / self.page);
+        let (first, last) = (offset.div_ceil(CHUNK), end / CHUNK);
         if first >= last {
             self.fill_parts(offset, end, byte);
             return;
         }
-        self.fill_parts(offset, first * self.page, byte);
-        self.fill.set(first, last, byte);
-        let mut inside = self.pages.split_off(&first);
-        let mut above = inside.split_off(&last);
-        self.pages.append(&mut above);
-        self.fill_parts(last * self.page, end, byte);
+        self.fill_parts(offset, first * CHUNK, byte);
+        if self.fill.first_piece(first, last) != (last, Some(byte)) {
+            self.fill.set(first, last, byte);
+        }
+        // A few are set rather than given back: the next request needs them again.
+        let mut inside = self.chunks.range_mut(first..last);
+        inside.by_ref().take(FEW).for_each(|(_, chunk)| chunk.fill(byte));
+        if let Some((&index, _)) = inside.next() {
+            let mut inside = self.chunks.split_off(&index);
+            self.chunks.append(&mut inside.split_off(&last));
+        }
+        self.fill_parts(last * CHUNK, end, byte);
     }
 
-    /// Sets bytes of pages that are not set as a whole: at most two pages.
+    /// Sets bytes of chunks that are not set as a whole: at most two.
     fn fill_parts(&mut self, mut offset: u64, end: u64, byte: u8) {
         while offset < end {
-            let inside = offset % self.page;
-            let n = (end - offset).min(self.page - inside);
-            let index = offset / self.page;
-            self.page_mut(index)[inside as usize..(inside + n) as usize].fill(byte);
+            let inside = offset % CHUNK;
+            let n = (end - offset).min(CHUNK - inside);
+            let index = offset / CHUNK;
+            self.chunk_mut(index)[inside as usize..(inside + n) as usize].fill(byte);
             offset += n;
         }
     }
 
-    fn page_mut(&mut self, index: u64) -> &mut [u8] {
+    fn chunk_mut(&mut self, index: u64) -> &mut [u8; CHUNK as usize] {
         let byte = self.fill.get(index).unwrap_or(0);
-        let page = self.page as usize;
-        self.pages.entry(index).or_insert_with(|| vec![byte; page].into_boxed_slice())
+        self.chunks.entry(index).or_insert_with(|| Box::new([byte; CHUNK as usize]))
     }
 }
 
@@ -118,7 +130,7 @@ mod tests {
         assert_eq!(b, [0; 6]);
         o.read((1 << 40) + 98, &mut b);
         assert_eq!(b, [7, 7, 0, 0, 0, 0]);
-        assert!(o.pages.len() < 4);
+        assert!(o.chunks.len() <= 4);
     }
 
     #[test]

@@ -17,7 +17,7 @@ impl World {
     }
 
     /// What has changed since the last time.
-    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+    pub(crate) fn take_changes(&mut self) -> std::vec::Drain<'_, Change> {
         self.tell(None);
         for (id, fault) in self.process.take_watched() {
             let place = usize::try_from(id.0).ok();
@@ -29,7 +29,7 @@ impl World {
                 fault,
             });
         }
-        std::mem::take(&mut self.changes)
+        self.changes.drain(..)
     }
 
     /// The container that a request on `file` is about, before it is carried out.
@@ -47,7 +47,7 @@ impl World {
     /// container that the group is in now.
     pub(super) fn tell(&mut self, container: Option<ContainerId>) {
         let Some(events) = &self.events else { return };
-        for event in events.take() {
+        events.drain(|event| {
             let container = container.or_else(|| match event {
                 Event::Attached { group, .. }
                 | Event::Detached { group }
@@ -56,7 +56,7 @@ impl World {
                 _ => None,
             });
             self.changes.push(Change::Space { container, event });
-        }
+        });
     }
 
     fn container_of_device(&self, id: DeviceId) -> Option<ContainerId> {
