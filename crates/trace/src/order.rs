@@ -274,6 +274,7 @@ fn raw(world: &World, dialect: &Dialect, request: Request<'_>) -> Option<Checks>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::members::Members;
     use crate::ops::OPERATIONS;
     use crate::{Options, Reader, Session};
 
@@ -283,8 +284,8 @@ mod tests {
         let reader = Reader::new(header.as_bytes(), "s");
         let session = Session::start(reader, &Options::default()).unwrap();
         for op in OPERATIONS {
-            let asked = serde_json::json!({"op": op});
-            let found = session.order(asked.as_object().unwrap());
+            let text = serde_json::json!({"op": op}).to_string();
+            let found = session.order_of(Request::new(&text, &Members::read(&text).unwrap()));
             // The raw ioctl here is one of a descriptor that is not open.
             let listed = *op == "ioctl" || NOT_VFIO.iter().any(|(name, _)| name == op);
             match found {

@@ -220,10 +220,14 @@ impl<R: BufRead> Session<R> {
         self.world.container(id)
     }
 
-    /// The checks that a request meets, in their order; `asked` is the request that was carried out
-    /// last, or the next one.
-    pub fn order(&self, asked: &Map<String, Value>) -> Order {
-        crate::order::of(&self.world, Request(asked))
+    /// The checks that the request meets which was carried out last, in their order.
+    pub fn order(&self, outcome: &Outcome) -> Order {
+        self.order_of(Request::new(&outcome.text, &outcome.asked))
+    }
+
+    /// The same of any request.
+    pub(crate) fn order_of(&self, request: Request<'_>) -> Order {
+        crate::order::of(&self.world, request)
     }
 
     /// Carries out the next line; `None` at the end.

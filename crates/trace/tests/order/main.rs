@@ -34,7 +34,7 @@ impl Refused {
         let refusal = outcome.refusal.as_ref().unwrap();
         let at = find(rules, refusal);
         let at = at.unwrap_or_else(|| panic!("no rule for {refusal:?}: {}", outcome.text));
-        let errno = outcome.got["errno"].as_str();
+        let errno = outcome.got.get("errno").and_then(Value::as_str);
         assert_eq!(errno, rules[at].errno.name(), "{refusal:?}: {}", outcome.text);
         at
     }
@@ -48,7 +48,7 @@ fn refused<R: std::io::BufRead>(mut session: Session<R>) -> Vec<Refused> {
         if outcome.refusal.is_none() {
             continue;
         }
-        match session.order(&outcome.asked) {
+        match session.order(&outcome) {
             Order::Checks(checks) => found.push(Refused { outcome: *outcome, checks }),
             Order::None(why) => panic!("{why}: {}", outcome.text),
         }
