@@ -37,6 +37,13 @@ fn every_platform_says_who_reserves_what() {
             "0xfd00000000",
             "0xffffffffff",
             "reserved",
+            "AMD's HyperTransport range (reserved)",
+        ),
+        (
+            "x86-amd",
+            "0xfd00000000",
+            "0xfdffffffff",
+            "reserved",
             "a range that AMD-Vi sets aside (reserved)",
         ),
         ("arm-smmuv3", "0x8000000", "0x80fffff", "msi", "the MSI window of the SMMU (sw-msi)"),

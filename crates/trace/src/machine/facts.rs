@@ -90,11 +90,23 @@ pub(crate) enum Intx {
 pub(crate) struct IommuKind {
     /// What people call it, with its article: `the SMMU`.
     pub(crate) called: Option<String>,
+    /// Ranges that it reserves on every machine, each with its name.
+    #[serde(default)]
+    pub(crate) ranges: Vec<NamedRange>,
     /// Dialects whose driver tells a write-only mapping from a read-write one.
     #[serde(default)]
     pub(crate) write_only: Vec<String>,
     #[serde(default)]
     pub(crate) nests: bool,
+}
+
+/// A reserved range that people have a name for.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct NamedRange {
+    pub(crate) first: Number,
+    pub(crate) last: Number,
+    /// `AMD's HyperTransport range`.
+    pub(crate) called: String,
 }
 
 /// A kind of interrupt controller.

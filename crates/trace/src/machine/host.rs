@@ -7,7 +7,7 @@ use iommu::{
 };
 use serde_json::{Map, Value};
 
-use super::facts::{Arch, Facts, Intx};
+use super::facts::{Arch, Facts, Intx, NamedRange};
 use super::header::{At, BadHeader, Header, HeaderDevice};
 
 /// Where Linux on Arm puts the MSI window when no region says so.
@@ -248,16 +248,19 @@ fn join_group(
 struct Owners {
     /// The IOMMU, with its article.
     iommu: String,
+    /// Ranges of it that have names of their own.
+    ranges: Vec<NamedRange>,
     /// A range in which the interrupt controller keeps doorbells.
     doorbells: String,
 }
 
 impl Owners {
     fn of(facts: &Facts, iommu: &Iommu, controller: &str) -> Self {
-        let called = facts.iommu(&iommu.kind).called;
+        let kind = facts.iommu(&iommu.kind);
         let doorbells = facts.controller(controller).map(|c| c.msi_range.clone());
         Self {
-            iommu: called.unwrap_or_else(|| "the IOMMU".into()),
+            iommu: kind.called.unwrap_or_else(|| "the IOMMU".into()),
+            ranges: kind.ranges,
             doorbells: doorbells.unwrap_or_else(|| "the interrupt controller".into()),
         }
     }
@@ -279,7 +282,12 @@ fn region(
         ),
         "msi" if fixed => (ReservedKind::SwMsi, Prot::WRITE, format!("the MSI window of {who}")),
         "msi" => (ReservedKind::Msi, Prot::WRITE, owners.doorbells.clone()),
-        _ => (ReservedKind::Reserved, Prot::empty(), format!("a range that {who} sets aside")),
+        _ => {
+            let same = |r: &&NamedRange| (r.first.0, r.last.0) == (*first, *last);
+            let named = owners.ranges.iter().find(same).map(|r| r.called.clone());
+            let owner = named.unwrap_or_else(|| format!("a range that {who} sets aside"));
+            (ReservedKind::Reserved, Prot::empty(), owner)
+        }
     };
     Some(ReservedRegion { range: IovaRange::new(*first, *last)?, kind, prot, owner })
 }
