@@ -31,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   softvfio run --device nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
   softvfio run --device edu --device edu,group=7 --host arm-smmuv3-its -- ./my-driver
+  softvfio run --host arm-smmuv3-gicv2m --allow-unsafe-interrupts --device edu -- ./my-driver
   softvfio run --strict --report report.json --topology rig.toml -- cargo test
 
 Exit status: the program's; 128 and its number after a signal; 125 when softvfio fails; with
@@ -48,8 +49,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME|FILE")]
     host: Option<String>,
 
-    /// A TOML file: host = "NAME", and for each device a table in `device` with kind = "KIND" and the
-    /// keys of --device
+    /// A TOML file: host = "NAME", allow_unsafe_interrupts = true, and for each device a table in
+    /// `device` with kind = "KIND" and the keys of --device
     #[arg(long, value_name = "FILE.toml")]
     topology: Option<PathBuf>,
 
@@ -64,6 +65,11 @@ pub(crate) struct Run {
     /// RLIMIT_MEMLOCK of the program: unlimited, own (each process' own), or bytes such as 64M
     #[arg(long, value_name = "LIMIT", default_value = "unlimited")]
     memlock: String,
+
+    /// Give it devices whose interrupts are not isolated, as the module parameter does (attaching is
+    /// EPERM otherwise: arm-smmuv3-gicv2m)
+    #[arg(long)]
+    allow_unsafe_interrupts: bool,
 
     /// The program sees itself as user 0
     #[arg(long)]
@@ -183,10 +189,12 @@ impl Run {
     fn machine(&self) -> Result<Session, String> {
         let mut session = Session::new().as_root(self.as_root).only_emulated(self.only_emulated);
         let topology = self.topology.as_deref().map(Topology::read).transpose()?;
-        let (host, devices) = topology.map_or((None, Vec::new()), |t| (t.host, t.devices));
-        if let Some(host) = self.host.as_ref().or(host.as_ref()) {
+        let topology = topology.unwrap_or_default();
+        if let Some(host) = self.host.as_ref().or(topology.host.as_ref()) {
             session = session.host(host);
         }
+        let unsafe_interrupts = self.allow_unsafe_interrupts || topology.allow_unsafe_interrupts;
+        session = session.allow_unsafe_interrupts(unsafe_interrupts);
         if let Some(dialect) = self.dialect.as_deref().and_then(Dialect::named) {
             session = session.dialect(Some(dialect));
         }
@@ -194,7 +202,7 @@ impl Run {
             session = session.abi(abi);
         }
         session = session.memlock(self.memlock()?);
-        for device in devices {
+        for device in topology.devices {
             session = session.device(device);
         }
         for text in &self.devices {

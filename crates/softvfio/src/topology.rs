@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! host = "x86-intel"
+//! allow_unsafe_interrupts = true  # as the module parameter; false unless said
 //!
 //! [[device]]
 //! kind = "nvme"
@@ -18,8 +19,10 @@ use supervise::session::EmulatedDevice;
 use toml::{Table, Value};
 
 /// What a file describes.
+#[derive(Default)]
 pub(crate) struct Topology {
     pub(crate) host: Option<String>,
+    pub(crate) allow_unsafe_interrupts: bool,
     pub(crate) devices: Vec<EmulatedDevice>,
 }
 
@@ -38,11 +41,17 @@ impl Topology {
 }
 
 fn read(table: Table, beside: &Path) -> Result<Topology, String> {
-    let mut topology = Topology { host: None, devices: Vec::new() };
+    let mut topology = Topology::default();
     for (key, value) in table {
         match (key.as_str(), value) {
             ("host", Value::String(host)) => topology.host = Some(find_host(&host, beside)),
             ("host", _) => return Err("host: expected the name of a host, or a file's".into()),
+            ("allow_unsafe_interrupts", Value::Boolean(yes)) => {
+                topology.allow_unsafe_interrupts = yes;
+            }
+            ("allow_unsafe_interrupts", _) => {
+                return Err("allow_unsafe_interrupts: expected true or false".into());
+            }
             ("device", Value::Array(devices)) => {
                 for (n, value) in devices.into_iter().enumerate() {
                     let what = |why| format!("device {}: {why}", n + 1);
@@ -50,7 +59,10 @@ fn read(table: Table, beside: &Path) -> Result<Topology, String> {
                 }
             }
             ("device", _) => return Err("device: expected [[device]]".into()),
-            (key, _) => return Err(format!("{key}: there is only host and [[device]]")),
+            (key, _) => {
+                let known = "host, allow_unsafe_interrupts and [[device]]";
+                return Err(format!("{key}: there is only {known}"));
+            }
         }
     }
     Ok(topology)
@@ -95,10 +107,11 @@ mod tests {
 
     #[test]
     fn hosts_and_devices() {
-        let text = "host = \"x86-amd\"\n[[device]]\nkind = \"nvme\"\nsize = \"64M\"\ngroup = 3\n\
+        let text = "host = \"x86-amd\"\nallow_unsafe_interrupts = true\n[[device]]\nkind = \"nvme\"\nsize = \"64M\"\ngroup = 3\n\
                     readonly = true\n[[device]]\nkind = \"edu\"\naddr = \"0000:09:00.0\"\n";
         let topology = of(text).unwrap();
         assert_eq!(topology.host.as_deref(), Some("x86-amd"));
+        assert!(topology.allow_unsafe_interrupts);
         assert_eq!(topology.devices.len(), 2);
         assert_eq!((topology.devices[0].group, topology.devices[1].group), (Some(3), None));
         assert_eq!(of("host = \"mine.json\"").unwrap().host.unwrap(), "/nowhere/mine.json");
@@ -109,6 +122,7 @@ mod tests {
         for (text, says) in [
             ("hots = \"x\"", "hots: there is only host"),
             ("host = 3", "host: expected"),
+            ("allow_unsafe_interrupts = 1", "allow_unsafe_interrupts: expected true"),
             ("device = 3", "device: expected [[device]]"),
             ("[[device]]\nkind = \"edu\"\n[[device]]\nfile = \"a\"", "device 2: kind: expected"),
             ("[[device]]\nkind = \"edu\"\nspeed = 3", "device 1: edu has no key \"speed\""),

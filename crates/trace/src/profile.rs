@@ -85,6 +85,26 @@ pub fn read(header: &Map<String, Value>) -> Result<Profile, String> {
     })
 }
 
+/// The header with a parameter of `vfio_iommu_type1` as the machine was booted with it.
+///
+/// # Errors
+/// A sentence that names the member of the header that cannot be used.
+pub fn with_parameter(
+    header: &Map<String, Value>,
+    name: &str,
+    value: Value,
+) -> Result<Map<String, Value>, String> {
+    let mut header = header.clone();
+    // The other parameters stay those of the host that is built in.
+    hosts::complete(&mut header).map_err(|bad| format!("expected {}", bad.expected))?;
+    let params = header.entry("module_params").or_insert_with(|| json!({}));
+    let Value::Object(params) = params else {
+        return Err("expected module_params to be an object".into());
+    };
+    params.insert(name.into(), value);
+    Ok(header)
+}
+
 /// Puts devices on the host of a header.
 ///
 /// # Errors
@@ -266,6 +286,19 @@ mod tests {
             (&"6.1.0".into(), &"reviewed".into())
         );
         assert!(host_header("moon").unwrap_err().contains("x86-amd"));
+    }
+
+    #[test]
+    fn a_parameter_leaves_the_others_as_they_are() {
+        let mut header = Map::new();
+        header.insert("built_in".into(), "arm-smmuv3-gicv2m".into());
+        let header = with_parameter(&header, "allow_unsafe_interrupts", true.into()).unwrap();
+        assert_eq!(header["module_params"]["dma_entry_limit"], 65535);
+        let placed = place(&header, &[placement("a", None)], None, None).unwrap();
+        assert!(placed.host.limits.allow_unsafe_interrupts);
+        assert_eq!(placed.header["module_params"]["allow_unsafe_interrupts"], true);
+        let bad = Map::from_iter([("module_params".to_owned(), 7.into())]);
+        assert!(with_parameter(&bad, "a", true.into()).unwrap_err().contains("module_params"));
     }
 
     fn dialect(name: &str) -> &'static Dialect {

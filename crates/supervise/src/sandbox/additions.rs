@@ -125,6 +125,7 @@ fn dev(tree: &Tree, dev: &mut Dir) {
 
 fn modules(tree: &Tree, sys: &mut Dir) {
     let limit = tree.dma_entry_limit.unwrap_or(65535).to_string();
+    let unsafe_interrupts = if tree.allow_unsafe_interrupts { "Y" } else { "N" };
     let parameters: [(&str, &[(&str, &str)]); 3] = [
         ("vfio", &[("enable_unsafe_noiommu_mode", "N")]),
         (
@@ -141,7 +142,7 @@ fn modules(tree: &Tree, sys: &mut Dir) {
         (
             "vfio_iommu_type1",
             &[
-                ("allow_unsafe_interrupts", "N"),
+                ("allow_unsafe_interrupts", unsafe_interrupts),
                 ("disable_hugepages", "N"),
                 ("dma_entry_limit", &limit),
             ],

@@ -13,6 +13,8 @@ pub struct Tree {
     pub only_emulated: bool,
     /// `/sys/module/vfio_iommu_type1/parameters/dma_entry_limit`; 65535 unless given.
     pub dma_entry_limit: Option<u32>,
+    /// `/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts`.
+    pub allow_unsafe_interrupts: bool,
 }
 
 /// One emulated PCI function.

@@ -17,6 +17,7 @@
 
 mod bars;
 mod place;
+mod registers;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -139,6 +140,7 @@ pub struct Session {
     devices: Vec<EmulatedDevice>,
     watch: Vec<Arc<dyn Watch>>,
     memlock: Option<u64>,
+    allow_unsafe_interrupts: bool,
     as_root: bool,
     only_emulated: bool,
 }
@@ -181,6 +183,7 @@ impl Session {
             devices: Vec::new(),
             watch: Vec::new(),
             memlock: Some(u64::MAX),
+            allow_unsafe_interrupts: false,
             as_root: false,
             only_emulated: false,
         }
@@ -236,6 +239,14 @@ impl Session {
         self
     }
 
+    /// Groups whose interrupts are not isolated are given to programs too, as with the module parameter
+    /// `allow_unsafe_interrupts`; otherwise as the host says.
+    #[must_use]
+    pub fn allow_unsafe_interrupts(mut self, yes: bool) -> Self {
+        self.allow_unsafe_interrupts = yes;
+        self
+    }
+
     /// The program sees itself as user 0.
     #[must_use]
     pub fn as_root(mut self, yes: bool) -> Self {
@@ -264,7 +275,11 @@ impl Session {
     /// [`SessionError::Host`].
     pub fn place(mut self) -> Result<Ready, SessionError> {
         let header = std::mem::replace(&mut self.header, Err(String::new()));
-        let header = header.map_err(SessionError::Host)?;
+        let mut header = header.map_err(SessionError::Host)?;
+        if self.allow_unsafe_interrupts {
+            header = profile::with_parameter(&header, "allow_unsafe_interrupts", true.into())
+                .map_err(SessionError::Host)?;
+        }
         let placements = place::placements(&mut self.devices).map_err(SessionError::Host)?;
         let profile = profile::place(&header, &placements, self.dialect, self.abi)
             .map_err(SessionError::Host)?;

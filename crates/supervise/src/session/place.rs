@@ -6,7 +6,8 @@ use pci::{Bdf, regs};
 use trace::profile::{Placement, Profile};
 
 use super::EmulatedDevice;
-use crate::sandbox::{SysFunction, SysGroup, SysResource, Tree};
+use super::registers::sys_iommu;
+use crate::sandbox::{SysFunction, SysGroup, SysIommu, SysResource, Tree};
 
 /// BARs with addresses of 32 bits begin here, and each device has this much.
 const LOW: u64 = 0xe000_0000;
@@ -83,7 +84,13 @@ fn place_bars(device: &mut EmulatedDevice, n: u64) -> Result<(), String> {
 
 /// What the program finds in sysfs.
 pub(super) fn tree(profile: &Profile, placements: &[Placement], only_emulated: bool) -> Tree {
+    let iommus: Vec<SysIommu> = profile.host.iommus.iter().enumerate().map(sys_iommu).collect();
+    let behind = |p: &Placement| {
+        let group = profile.host.group(p.group)?;
+        iommus.get(group.iommu).map(|iommu| iommu.name.clone())
+    };
     let function = |p: &Placement| SysFunction {
+        iommu: behind(p),
         resources: p
             .resource
             .iter()
@@ -113,8 +120,9 @@ pub(super) fn tree(profile: &Profile, placements: &[Placement], only_emulated: b
     Tree {
         functions: placements.iter().map(function).collect(),
         groups: profile.host.groups.iter().map(group).collect(),
-        iommus: Vec::new(),
+        iommus,
         only_emulated,
         dma_entry_limit: Some(profile.host.limits.dma_entry_limit),
+        allow_unsafe_interrupts: profile.host.limits.allow_unsafe_interrupts,
     }
 }
