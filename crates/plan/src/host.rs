@@ -28,6 +28,8 @@ pub struct KnownHost {
     pub memlock: Option<Memlock>,
     /// What a capture could not find out and took for granted.
     pub not_known: Vec<String>,
+    /// What containers said of themselves when it was captured: objects as in a header.
+    pub asked: Vec<Value>,
     /// What the reader should know of how the header was taken.
     pub notes: Vec<String>,
 }
@@ -96,6 +98,11 @@ impl KnownHost {
             }
             Some(_) => return Err(bad("expected not_known to be a list of strings".into())),
         };
+        let asked = match header.get("asked") {
+            None => Vec::new(),
+            Some(Value::Array(list)) if list.iter().all(Value::is_object) => list.clone(),
+            Some(_) => return Err(bad("expected asked to be a list of objects".into())),
+        };
         let memlock = match header.get("rlimit_memlock") {
             None => None,
             Some(Value::String(text)) => {
@@ -127,6 +134,7 @@ impl KnownHost {
             host: profile.host,
             memlock,
             not_known,
+            asked,
             notes: profile.notes,
         })
     }
@@ -189,7 +197,7 @@ impl KnownHost {
                 "allow_unsafe_interrupts": self.host.limits.allow_unsafe_interrupts,
                 "rlimit_memlock": self.memlock.map(Memlock::json),
             },
-            "not_known": self.not_known,
+            "not_known": self.not_known, "asked": self.asked,
         })
     }
 }

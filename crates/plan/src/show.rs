@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use iommu::{Group, MsiPolicy, ReservedRegion};
+use serde_json::Value;
 
 use crate::host::{KnownHost, Memlock};
 use crate::layout::hex;
@@ -69,6 +70,12 @@ impl KnownHost {
         writeln!(out, "  locked memory            {memlock} (RLIMIT_MEMLOCK)")?;
         let allowed = if limits.allow_unsafe_interrupts { "allowed" } else { "not allowed" };
         writeln!(out, "  unsafe interrupts        {allowed} (allow_unsafe_interrupts)")?;
+        if !self.asked.is_empty() {
+            writeln!(out, "\n{}", style.bold("said by containers (GET_INFO)"))?;
+            for said in &self.asked {
+                writeln!(out, "  {}", sentence(said))?;
+            }
+        }
         if !self.not_known.is_empty() {
             writeln!(out, "\n{}", style.warn("not known"))?;
             for sentence in &self.not_known {
@@ -174,6 +181,36 @@ impl KnownHost {
         }
         Ok(())
     }
+}
+
+/// What a container said, in a line. It is from a file: what cannot be read is left out.
+fn sentence(said: &Value) -> String {
+    let text = |member: &str| said.get(member).and_then(Value::as_str);
+    let safe =
+        |text: &str| -> String { text.chars().filter(|c| !c.is_control()).take(64).collect() };
+    let mut parts = Vec::new();
+    if let Some(group) = said.get("group").and_then(Value::as_u64) {
+        let behind = text("iommu").map(|i| format!(" behind {}", safe(i))).unwrap_or_default();
+        parts.push(format!("group {group}{behind}"));
+    }
+    parts.extend(text("type").map(safe));
+    let last = said.get("valid").and_then(Value::as_array).and_then(|v| v.last()?.get("last"));
+    parts.extend(last.and_then(Value::as_str).map(|last| format!("up to {}", safe(last))));
+    let bitmap = |text: Option<&str>| crate::size::parse(text?).ok();
+    parts.extend(bitmap(text("page_sizes")).map(|pages| format!("pages of {}", sizes(pages))));
+    if let Some(limit) = said.get("dma_avail").and_then(Value::as_u64) {
+        parts.push(format!("{} mappings", Count(limit.into())));
+    }
+    let migration = said.get("migration").and_then(|m| m.get("page_sizes")?.as_str());
+    if let Some(pages) = bitmap(migration) {
+        parts.push(format!("dirty tracking by {}", sizes(pages)));
+    }
+    match said.get("coherent").and_then(Value::as_bool) {
+        Some(true) => parts.push("coherent".into()),
+        Some(false) => parts.push("not coherent".into()),
+        None => {}
+    }
+    parts.join(", ")
 }
 
 /// The sizes in a bitmap: `4 KiB, 2 MiB, 1 GiB`, or the ends of a long list.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use iommu::{MsiPolicy, ReservedKind};
 use serde_json::Value;
-use softvfio_plan::capture::{Capture, capture};
+use softvfio_plan::capture::{Capture, Said, Silent, capture, capture_asking};
 use softvfio_plan::layout;
 use softvfio_plan::{Kind, KnownHost, Plan, Question, View, Wish, Wishes};
 use trace::hosts;
@@ -162,6 +162,144 @@ fn built_in_hosts_go_round() {
         };
         assert_eq!(answers(&again), answers(&known), "{name}");
     }
+}
+
+/// What a container of a host says: what is on its page, as the kernel would.
+fn said(known: &KnownHost, group: u32) -> Said {
+    let iommu = known.host.iommu_of(known.host.group(group).unwrap()).unwrap();
+    let view = View::of(&known.host, Some(&[group]));
+    Said {
+        iommu_type: "type1v2".into(),
+        page_sizes: iommu.page_sizes.0,
+        ranges: view.valid.iter().map(|r| (r.first(), r.last())).collect(),
+        dma_avail: Some(known.host.limits.dma_entry_limit),
+        migration: Some((0x1000, 1 << 28)),
+        coherent: iommu.coherent,
+        max_windows: None,
+    }
+}
+
+fn silent(why: &str) -> Silent {
+    Silent { why: why.into(), is_final: false, not_isolated: false }
+}
+
+/// Captures with answers; also the groups that were asked, and why some said nothing.
+fn asked(
+    root: &Path,
+    mut ask: impl FnMut(u32) -> Result<Said, Silent>,
+) -> (KnownHost, Vec<u32>, Vec<String>) {
+    let mut groups = Vec::new();
+    let (capture, silent) = capture_asking(root, &mut |group| {
+        groups.push(group);
+        ask(group)
+    })
+    .unwrap();
+    let Capture::Machine(header) = capture else { panic!("there are IOMMUs") };
+    (KnownHost::of_header(&header, "captured").unwrap(), groups, silent)
+}
+
+#[test]
+fn what_containers_say_beats_what_is_taken_for_granted() {
+    for (name, _) in hosts::list() {
+        let mut known = KnownHost::load(Path::new(name)).unwrap();
+        known.host.limits.allow_unsafe_interrupts = true;
+        for iommu in &mut known.host.iommus {
+            // Neither what the registers in the tree say nor what is taken where there are none.
+            iommu.aperture = iommu::IovaRange::new(0, (1 << 44) - 1).unwrap();
+            iommu.page_sizes = iommu::PageSizes(0x20_1000);
+            iommu.coherent = !iommu.coherent;
+        }
+        known.host.limits.dma_entry_limit = 70_000;
+        let tree = tree(&known, &hosts::header(name).unwrap());
+        let (again, groups, none) = asked(&tree.0, |group| Ok(said(&known, group)));
+        assert_eq!((groups.len(), none.len()), (again.asked.len(), 0), "{name}");
+        assert_eq!(again.host.limits.dma_entry_limit, 70_000);
+        for group in &known.host.groups {
+            let of = |host: &KnownHost| {
+                let iommu = host.host.iommu_of(host.host.group(group.number).unwrap()).unwrap();
+                (iommu.aperture, iommu.page_sizes, iommu.coherent)
+            };
+            assert_eq!(of(&again), of(&known), "{name}");
+        }
+        let width = |s: &String| s.contains("width");
+        assert!(!again.not_known.iter().any(width), "{name}: {:?}", again.not_known);
+        assert!(
+            again.text(softvfio_plan::Style::default()).contains("said by containers (GET_INFO)")
+        );
+    }
+}
+
+/// A group is asked only where VFIO has it, and no answer is no failure.
+#[test]
+fn who_is_asked() {
+    let known = KnownHost::load(Path::new("x86-amd")).unwrap();
+    let header = hosts::header("x86-amd").unwrap();
+    let tree = tree(&known, &header);
+    // The first group is the host's, the second has no driver, the third is busy.
+    for (device, driver) in [("0000:00:03.0", Some("nvme")), ("0000:00:04.0", None)] {
+        let link = tree.0.join(format!("sys/bus/pci/devices/{device}/driver"));
+        fs::remove_file(&link).unwrap();
+        if let Some(driver) = driver {
+            symlink(format!("../../../bus/pci/drivers/{driver}"), &link).unwrap();
+        }
+    }
+    let (again, groups, none) = asked(&tree.0, |group| match group {
+        3 => Err(silent("group 3 is busy")),
+        group => Ok(said(&known, group)),
+    });
+    assert_eq!((&groups[..], none.len()), (&[3, 4][..], 0));
+    assert_eq!(again.host.iommus[0].aperture, known.host.iommus[0].aperture);
+    assert_eq!(again.not_known, ["RLIMIT_MEMLOCK"]);
+
+    // Nobody answers: what was taken for granted stays, with the first reason.
+    let (again, _, none) = asked(&tree.0, |group| Err(silent(&format!("group {group} is busy"))));
+    assert_eq!(none, ["group 3 is busy"]);
+    assert!(again.asked.is_empty());
+    let says = |what: &str| again.not_known.iter().any(|s| s.contains(what));
+    assert!(says("(GET_INFO): group 3 is busy") && says("the address width: AMD-Vi"));
+
+    // Without /dev/vfio/vfio one question is enough.
+    let (_, groups, none) =
+        asked(&tree.0, |_| Err(Silent { is_final: true, ..silent("no container") }));
+    assert_eq!((groups.len(), &none[0][..]), (1, "no container"));
+
+    // An answer that knows nothing of the group's regions is somebody else's.
+    let (again, groups, none) =
+        asked(&tree.0, |_| Ok(Said { ranges: vec![(0, u64::MAX)], ..said(&known, 4) }));
+    assert_eq!(groups.len(), 2);
+    assert!(none[0].contains("0xfee00000") && none[0].contains("not believed"), "{none:?}");
+    assert!(again.asked.is_empty());
+
+    // Attaching is EPERM: that is known then.
+    let (again, groups, _) =
+        asked(&tree.0, |_| Err(Silent { not_isolated: true, ..silent("EPERM") }));
+    assert_eq!(groups.len(), 1);
+    assert!(!again.host.iommus[0].msi_isolated);
+    assert!(!again.not_known.iter().any(|s| s.contains("remapping")), "{:?}", again.not_known);
+
+    // Nobody may be asked.
+    for device in ["0000:00:05.0", "0000:00:06.0"] {
+        fs::remove_file(tree.0.join(format!("sys/bus/pci/devices/{device}/driver"))).unwrap();
+    }
+    let (_, groups, none) = asked(&tree.0, |_| panic!("no group is VFIO's"));
+    assert!(groups.is_empty() && none[0].contains("ivhd0"), "{none:?}");
+}
+
+/// What is known of one IOMMU is not said of another.
+#[test]
+fn sentences_name_the_iommu_that_was_not_asked() {
+    let known = KnownHost::load(Path::new("arm-two-its-user")).unwrap();
+    let tree = tree(&known, &hosts::header("arm-two-its-user").unwrap());
+    let (again, _, none) = asked(&tree.0, |group| match known.host.group(group).unwrap().iommu {
+        0 => Ok(Said { ranges: vec![(0, (1 << 40) - 1)], ..said(&known, group) }),
+        _ => Err(silent("it is busy")),
+    });
+    assert_eq!(none, ["it is busy"]);
+    let name = &again.iommus[1];
+    let width = again.not_known.iter().find(|s| s.contains("width")).unwrap();
+    assert!(width.starts_with(&format!("{name}: the address width")), "{width}");
+    let lasts: Vec<u64> = again.host.iommus.iter().map(|i| i.aperture.last()).collect();
+    assert_eq!(lasts, [(1 << 40) - 1, (1 << 48) - 1]);
 }
 
 /// VT-d's registers: what the width is where tables and hardware differ.

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use plan::capture::{self, Capture};
+use plan::capture::{self, Capture, Said, Silent};
 use plan::{BadInput, KnownHost, Style};
+use supervise::client::inquiry::{self, NoAnswer};
 use trace::hosts;
 
 use crate::plan::print;
@@ -27,12 +28,15 @@ const BAD_INPUT: u8 = 2;
   softvfio host x86-amd                      # one of them
   softvfio host --capture                    # this machine, as a profile on standard output
   softvfio host --capture box.json           # into a file that is not there yet
+  softvfio host --capture --no-open          # without a look at /dev/vfio
   softvfio host --root /tmp/box              # what a copy of /sys (and /proc) of a machine says
   softvfio plan --host box.json --ram 64G    # a profile is a host for every command
 
 What is read, from DIR or /: sys/kernel/iommu_groups, sys/class/iommu, sys/bus/pci/devices,
-sys/module/vfio_iommu_type1/parameters, proc/self/limits, proc/sys/kernel. No device is opened;
-what these files do not say is listed as not known.
+sys/module/vfio_iommu_type1/parameters, proc/self/limits, proc/sys/kernel. On this machine, one group
+of each IOMMU is then asked what may be mapped: a group that is bound to vfio-pci and that nobody has is
+put into a container (/dev/vfio/vfio), VFIO_IOMMU_GET_INFO is asked, and all is closed again. No device
+is opened, nothing mapped. What is not found out is listed as not known.
 
 Exit status: 0 when done, 1 when there is no IOMMU to capture, 2 when a file cannot be used.")]
 pub(crate) struct Host {
@@ -45,6 +49,9 @@ pub(crate) struct Host {
     /// Look at a copy of a machine's files, not at this machine.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// With --capture: open nothing in /dev/vfio; files alone are looked at.
+    #[arg(long, requires = "capture")]
+    no_open: bool,
     /// Write JSON for programs.
     #[arg(long)]
     json: bool,
@@ -84,8 +91,19 @@ impl Host {
     }
 
     fn capture(&self) -> Result<ExitCode, BadInput> {
-        let root = self.root.as_deref().unwrap_or(Path::new("/"));
-        let header = match capture::capture(root)? {
+        let captured = match &self.root {
+            // Whose files these are is not known here, nor what a group of theirs would be.
+            Some(root) => capture::capture(root)?,
+            None if self.no_open => capture::capture(Path::new("/"))?,
+            None => {
+                let (captured, silent) = capture::capture_asking(Path::new("/"), &mut ask)?;
+                if !silent.is_empty() {
+                    eprintln!("softvfio: not asked (GET_INFO): {}", silent.join("; "));
+                }
+                captured
+            }
+        };
+        let header = match captured {
             Capture::Machine(header) => header,
             Capture::NoIommu(why) => {
                 eprintln!("softvfio: {why}");
@@ -93,7 +111,8 @@ impl Host {
             }
         };
         if !self.capture {
-            let host = KnownHost::of_header(&header, &root.display().to_string())?;
+            let root = self.root.as_deref().unwrap_or(Path::new("/")).display().to_string();
+            let host = KnownHost::of_header(&header, &root)?;
             return Ok(self.print(&host));
         }
         let line = format!("{}\n", serde_json::Value::Object(header));
@@ -113,6 +132,24 @@ impl Host {
         eprintln!("softvfio: {} is written", path.display());
         Ok(ExitCode::from(DONE))
     }
+}
+
+/// Asks the container of a group.
+fn ask(group: u32) -> Result<Said, Silent> {
+    let info = inquiry::ask(group).map_err(|none| Silent {
+        why: none.to_string(),
+        is_final: none.is_final(),
+        not_isolated: matches!(none, NoAnswer::NotIsolated(_)),
+    })?;
+    Ok(Said {
+        iommu_type: info.iommu_type.into(),
+        page_sizes: info.page_sizes,
+        ranges: info.ranges,
+        dma_avail: info.dma_avail,
+        migration: Some(info.migration),
+        coherent: info.coherent,
+        max_windows: info.max_windows,
+    })
 }
 
 /// Lists the built-in hosts.

@@ -2,7 +2,21 @@
 
 use crate::BadInput;
 
+use super::asking::Said;
 use super::tree::Tree;
+
+/// What a sentence of `not_known` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// What kind of IOMMU.
+    Kind,
+    /// Address width and page sizes.
+    Width,
+    /// Whether interrupts are isolated.
+    Isolation,
+    /// Which interrupt controller.
+    Controller,
+}
 
 /// An IOMMU, as its driver registered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +27,9 @@ pub(super) struct Unit {
     pub(super) kind: &'static str,
     /// The PCI functions behind it.
     pub(super) devices: Vec<String>,
-    /// The last address that its page tables express.
+    /// The first address that its page tables express.
+    pub(super) first: u64,
+    /// The last one.
     pub(super) last: u64,
     /// A bitmap.
     pub(super) page_sizes: u64,
@@ -21,8 +37,12 @@ pub(super) struct Unit {
     pub(super) isolated: bool,
     /// Whether it enforces cache coherency.
     pub(super) coherent: bool,
+    /// MSI windows that users may register; `None`: nobody said.
+    pub(super) max_windows: Option<u32>,
+    /// Whether a container said what it is like.
+    pub(super) asked: bool,
     /// What was taken for granted.
-    pub(super) not_known: Vec<String>,
+    pub(super) not_known: Vec<(Fact, String)>,
 }
 
 /// Every IOMMU, by name.
@@ -52,10 +72,13 @@ fn unit(kind: &'static str) -> Unit {
         name: String::new(),
         kind,
         devices: Vec::new(),
+        first: 0,
         last: u64::MAX,
         page_sizes: 0x4020_1000,
         isolated: true,
         coherent: false,
+        max_windows: None,
+        asked: false,
         not_known: Vec::new(),
     }
 }
@@ -89,11 +112,12 @@ fn intel(tree: &Tree, dir: &str) -> Result<Unit, BadInput> {
     let remaps = field(ecap, 3, 1) == 1;
     let mut not_known = Vec::new();
     if remaps {
-        not_known.push(
+        not_known.push((
+            Fact::Isolation,
             "whether interrupt remapping is on: VT-d can, and is taken to (else attaching is EPERM \
              without allow_unsafe_interrupts)"
                 .into(),
-        );
+        ));
     }
     Ok(Unit {
         last: (1u64 << width) - 1,
@@ -111,8 +135,12 @@ fn amd() -> Unit {
         page_sizes: 0x000f_ff7f_ffff_f000,
         coherent: true,
         not_known: vec![
-            "the address width: AMD-Vi version 1 tables are taken, which express 64 bits".into(),
-            "whether interrupt remapping is on: it is taken to be".into(),
+            (
+                Fact::Width,
+                "the address width: AMD-Vi version 1 tables are taken, which express 64 bits"
+                    .into(),
+            ),
+            (Fact::Isolation, "whether interrupt remapping is on: it is taken to be".into()),
         ],
         ..unit("amd-vi")
     }
@@ -123,10 +151,17 @@ fn smmu(kind: &'static str) -> Unit {
     Unit {
         last: (1 << 48) - 1,
         not_known: vec![
-            "the address width and page sizes of the SMMU: 48 bits and 4 KiB, 2 MiB, 1 GiB are taken"
-                .into(),
-            "the interrupt controller and its doorbell: a GICv3 ITS is taken, at QEMU's address"
-                .into(),
+            (
+                Fact::Width,
+                "the address width and page sizes of the SMMU: 48 bits and 4 KiB, 2 MiB, 1 GiB are \
+                 taken"
+                    .into(),
+            ),
+            (
+                Fact::Controller,
+                "the interrupt controller and its doorbell: a GICv3 ITS is taken, at QEMU's address"
+                    .into(),
+            ),
         ],
         ..unit(kind)
     }
@@ -138,9 +173,12 @@ fn other() -> Unit {
         last: (1 << 48) - 1,
         page_sizes: 0xffff_ffff_ffff_f000,
         not_known: vec![
-            "what kind of IOMMU this is, its address width and page sizes: as a \
-                         virtio-iommu, 48 bits and every size are taken"
-                .into(),
+            (Fact::Kind, "what kind of IOMMU this is: a virtio-iommu is taken".into()),
+            (
+                Fact::Width,
+                "the address width and page sizes of the IOMMU: 48 bits and every size are taken"
+                    .into(),
+            ),
         ],
         ..unit("virtio-iommu")
     }
@@ -150,5 +188,40 @@ impl Unit {
     /// What groups are behind that belong to no IOMMU of the class.
     pub(super) fn unknown() -> Self {
         other()
+    }
+
+    /// Its name, for people.
+    pub(super) fn called(&self) -> &str {
+        if self.name.is_empty() { "the IOMMU" } else { &self.name }
+    }
+
+    /// Takes what a container with a group behind it said, in the place of what was assumed. What
+    /// may be mapped ends where the page tables do, unless a reserved region ends there too: then
+    /// nobody may map what is beyond either.
+    pub(super) fn correct(&mut self, said: &Said) {
+        self.first = said.ranges.iter().map(|(first, _)| *first).min().unwrap_or(self.first);
+        self.last = said.ranges.iter().map(|(_, last)| *last).max().unwrap_or(self.last);
+        self.page_sizes = said.page_sizes;
+        self.coherent = said.coherent;
+        self.max_windows = said.max_windows;
+        self.asked = true;
+        self.settle(Fact::Width);
+    }
+
+    /// Takes that interrupts are not isolated, from a container that refused them.
+    pub(super) fn refuse(&mut self) {
+        self.isolated = false;
+        self.settle(Fact::Isolation);
+        for (_, sentence) in self.not_known.iter_mut().filter(|(f, _)| *f == Fact::Controller) {
+            *sentence =
+                "the interrupt controller and its doorbell: a GICv2m frame is taken, which \
+                         does not isolate, at QEMU's address"
+                    .into();
+        }
+    }
+
+    /// Something is not taken for granted any more.
+    pub(super) fn settle(&mut self, fact: Fact) {
+        self.not_known.retain(|(about, _)| *about != fact);
     }
 }

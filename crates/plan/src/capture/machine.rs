@@ -9,7 +9,8 @@ use crate::BadInput;
 use crate::layout::hex;
 
 use super::Capture;
-use super::iommus::{Unit, units};
+use super::asking::{Ask, Asked, ask_all};
+use super::iommus::{Fact, Unit, units};
 use super::pci::{function, is_address, is_bridge};
 use super::tree::Tree;
 
@@ -17,15 +18,18 @@ use super::tree::Tree;
 const MAX_DEVICES: usize = 256;
 
 /// A group, as sysfs has it.
-struct Group {
-    number: u32,
+pub(super) struct Group {
+    pub(super) number: u32,
     kind: Option<String>,
-    reserved: Vec<(u64, u64, String)>,
-    members: Vec<String>,
+    pub(super) reserved: Vec<(u64, u64, String)>,
+    pub(super) members: Vec<String>,
 }
 
-/// Captures a machine.
-pub(super) fn capture(root: &Path) -> Result<Capture, BadInput> {
+/// Captures a machine; and why somebody who was to be asked has no answer.
+pub(super) fn capture(
+    root: &Path,
+    ask: Option<Ask<'_>>,
+) -> Result<(Capture, Vec<String>), BadInput> {
     let tree = Tree::at(root);
     if !tree.exists("sys") {
         let what = "expected a tree with sys in it (and proc): a copy of a machine's";
@@ -33,17 +37,34 @@ pub(super) fn capture(root: &Path) -> Result<Capture, BadInput> {
     }
     let groups = groups(&tree)?;
     if groups.is_empty() {
-        return Ok(Capture::NoIommu(format!(
+        let none = Capture::NoIommu(format!(
             "no IOMMU here: {} has no group. The hardware has none, or the firmware or the kernel \
              does not use it (intel_iommu=on, iommu=, amd_iommu=). VFIO cannot give a device to a \
              guest on this machine. Any other can be planned for all the same: softvfio plan \
              --host NAME, with a built-in host or a profile captured there",
             tree.show("sys/kernel/iommu_groups")
-        )));
+        ));
+        return Ok((none, Vec::new()));
     }
     let mut units = units(&tree)?;
     let mut header = Map::new();
     let mut not_known = Vec::new();
+    if units.is_empty() {
+        not_known.push(format!("the IOMMUs: {} names none", tree.show("sys/class/iommu")));
+        units.push(Unit::unknown());
+    }
+    let devices = devices(&tree, &groups, &units, &mut not_known)?;
+    let Some(devices) = devices else {
+        let what = "no PCI function that could be given to a guest: the groups hold bridges and \
+                    platform devices alone";
+        let none = format!("{}: {what}", tree.show("sys/kernel/iommu_groups"));
+        return Ok((Capture::NoIommu(none), Vec::new()));
+    };
+    // Before the module's parameters are read: whoever opens a container loads it.
+    let asked = match ask {
+        Some(ask) => ask_all(&tree, &groups, &devices, &mut units, ask)?,
+        None => Asked::default(),
+    };
     let machine = machine(&tree, &units)?;
     header.insert("format".into(), json!("vfio-oracle/1"));
     match tree.line("proc/sys/kernel/osrelease")? {
@@ -58,23 +79,22 @@ pub(super) fn capture(root: &Path) -> Result<Capture, BadInput> {
     }
     header.insert("machine".into(), json!(machine));
     header.insert("page_size".into(), json!(page_size.unwrap_or(4096)));
-    header.insert("module_params".into(), parameters(&tree, &mut not_known)?);
+    let parameters = parameters(&tree, &asked, &mut not_known)?;
+    let path = "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+    if tree.exists(path) && parameters.get("allow_unsafe_interrupts") == Some(&json!(false)) {
+        // It was attached, so interrupts are isolated.
+        units.iter_mut().filter(|u| u.asked).for_each(|u| {
+            u.isolated = true;
+            u.settle(Fact::Isolation);
+        });
+    }
+    header.insert("module_params".into(), parameters);
     match memlock(&tree)? {
         Some(limit) => {
             header.insert("rlimit_memlock".into(), json!(limit));
         }
         None => not_known.push("RLIMIT_MEMLOCK".into()),
     }
-    if units.is_empty() {
-        not_known.push(format!("the IOMMUs: {} names none", tree.show("sys/class/iommu")));
-        units.push(Unit::unknown());
-    }
-    let devices = devices(&tree, &groups, &units, &mut not_known)?;
-    let Some(devices) = devices else {
-        let what = "no PCI function that could be given to a guest: the groups hold bridges and \
-                    platform devices alone";
-        return Ok(Capture::NoIommu(format!("{}: {what}", tree.show("sys/kernel/iommu_groups"))));
-    };
     let (host, devices) =
         hosts(&units, devices, &groups, page_size.unwrap_or(4096), &mut not_known);
     let captured: std::collections::BTreeSet<_> =
@@ -89,10 +109,15 @@ pub(super) fn capture(root: &Path) -> Result<Capture, BadInput> {
     header.insert("about".into(), json!(about));
     header.insert("host".into(), Value::Object(host));
     header.insert("devices".into(), Value::Object(devices));
+    let silent = |why: &String| format!("what a container says of itself (GET_INFO): {why}");
+    not_known.extend(asked.silent.iter().map(silent));
     not_known.sort();
     not_known.dedup();
     header.insert("not_known".into(), json!(not_known));
-    Ok(Capture::Machine(header))
+    if !asked.answers.is_empty() {
+        header.insert("asked".into(), json!(asked.answers));
+    }
+    Ok((Capture::Machine(header), asked.silent))
 }
 
 fn groups(tree: &Tree) -> Result<Vec<Group>, BadInput> {
@@ -139,6 +164,8 @@ fn reserved(tree: &Tree, path: &str) -> Result<Vec<(u64, u64, String)>, BadInput
 fn machine(tree: &Tree, units: &[Unit]) -> Result<String, BadInput> {
     let arm = units.iter().any(|u| u.kind.starts_with("smmu"));
     let machine = match tree.line("proc/sys/kernel/arch")? {
+        // A program under `softvfio run` runs on another machine than it is shown.
+        Some(machine) if arm && machine == "x86_64" => "aarch64".into(),
         Some(machine) => machine,
         None if arm => "aarch64".into(),
         None if tree.is_this_machine() => std::env::consts::ARCH.into(),
@@ -159,14 +186,17 @@ fn page_size(tree: &Tree) -> Result<Option<u64>, BadInput> {
     Ok(pairs.into_iter().find(|(key, _)| *key == 6).map(|(_, size)| size))
 }
 
-fn parameters(tree: &Tree, not_known: &mut Vec<String>) -> Result<Value, BadInput> {
+fn parameters(tree: &Tree, asked: &Asked, not_known: &mut Vec<String>) -> Result<Value, BadInput> {
     let dir = "sys/module/vfio_iommu_type1/parameters";
     if !tree.exists(dir) {
-        not_known.push(
-            "the parameters of vfio_iommu_type1, which is not loaded: the kernel's defaults are \
-             taken"
-                .into(),
-        );
+        let what = match asked.dma_entry_limit {
+            None => {
+                "the parameters of vfio_iommu_type1, which is not loaded: the kernel's defaults"
+            }
+            Some(_) => "whether allow_unsafe_interrupts is set: the kernel's default",
+        };
+        let verb = if asked.dma_entry_limit.is_none() { "are" } else { "is" };
+        not_known.push(format!("{what} {verb} taken"));
     }
     let flag = |name: &str| -> Result<bool, BadInput> {
         let path = format!("{dir}/{name}");
@@ -185,9 +215,11 @@ fn parameters(tree: &Tree, not_known: &mut Vec<String>) -> Result<Value, BadInpu
         }
     };
     let path = format!("{dir}/dma_entry_limit");
-    let limit = match tree.line(&path)? {
-        None => 65535,
-        Some(text) => text.parse::<u32>().map_err(|_| {
+    let limit = match (asked.dma_entry_limit, tree.line(&path)?) {
+        // A container with nothing mapped has all of it left.
+        (Some(limit), _) => limit,
+        (None, None) => 65535,
+        (None, Some(text)) => text.parse::<u32>().map_err(|_| {
             let found: String = text.chars().take(40).collect();
             let what = format!("expected a number of at most 32 bits, found {found:?}");
             BadInput::at(tree.show(&path), 1, 1, what)
@@ -215,8 +247,8 @@ fn memlock(tree: &Tree) -> Result<Option<String>, BadInput> {
     Ok(None)
 }
 
-/// What can be given to guests: unit and group of each.
-type Devices = BTreeMap<String, (usize, Map<String, Value>)>;
+/// What can be given to guests: the place of its unit, and what a header says of it.
+pub(super) type Devices = BTreeMap<String, (usize, Map<String, Value>)>;
 
 fn devices(
     tree: &Tree,
@@ -281,30 +313,40 @@ fn hosts(
             (false, false) => "implicit",
         }
     };
+    let used =
+        |asked: bool| devices.values().any(|d| units.get(d.0).is_some_and(|u| u.asked == asked));
+    // What is not known of one may be known of another.
+    let several_minds = used(true) && used(false);
     let mut kinds: Vec<(Map<String, Value>, String)> = Vec::new();
     let mut place = BTreeMap::new();
     for unit in devices.values().map(|(unit, _)| *unit) {
         let Some(facts) = units.get(unit).filter(|_| !place.contains_key(&unit)) else { continue };
         let msi = policy(unit);
-        if msi == "user" {
+        if msi == "user" && facts.max_windows.is_none() {
             not_known.push(
                 "where MSIs go: no region of kind msi behind an SMMU, so windows are taken to be \
                  the user's (docs/msi-windows.md)"
                     .into(),
             );
         }
-        not_known.extend(facts.not_known.iter().cloned());
-        let page_sizes = if page_size > 4096 && facts.kind.starts_with("smmu") {
+        not_known.extend(facts.not_known.iter().map(|(_, sentence)| match several_minds {
+            true => format!("{}: {sentence}", facts.called()),
+            false => sentence.clone(),
+        }));
+        let page_sizes = if !facts.asked && page_size > 4096 && facts.kind.starts_with("smmu") {
             // With larger CPU pages the driver chooses tables with the same granule.
             page_size | (page_size * (page_size / 8))
         } else {
             facts.page_sizes
         };
         let members = json!({
-            "iommu": facts.kind, "aperture": [["0x0", hex(facts.last)]], "pgsizes": hex(page_sizes),
+            "iommu": facts.kind, "aperture": [[hex(facts.first), hex(facts.last)]], "pgsizes": hex(page_sizes),
             "msi": msi, "msi_isolated": facts.isolated, "coherent": facts.coherent,
         });
-        let Value::Object(members) = members else { continue };
+        let Value::Object(mut members) = members else { continue };
+        if let Some(windows) = facts.max_windows.filter(|_| msi == "user") {
+            members.insert("max_windows".into(), json!(windows));
+        }
         let at = kinds.iter().position(|(known, _)| *known == members).unwrap_or_else(|| {
             kinds.push((members, facts.name.clone()));
             kinds.len() - 1

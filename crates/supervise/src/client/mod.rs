@@ -4,12 +4,13 @@
 //! controller bound to `vfio-pci`, it does the same.
 //!
 //! ```text
-//!   vfio   /dev/vfio/vfio, groups, regions, interrupts, memory for DMA
-//!   edu    a factorial in registers, DMA both ways, an MSI
-//!   nvme   queues in memory, doorbells, MSI-X
+//!   vfio     /dev/vfio/vfio, groups, regions, interrupts, memory for DMA
+//!   edu      a factorial in registers, DMA both ways, an MSI
+//!   nvme     queues in memory, doorbells, MSI-X
 //! ```
 
 pub mod edu;
+pub mod inquiry;
 pub mod nvme;
 pub mod vfio;
 

@@ -24,7 +24,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use softvfio_supervise::client;
+use softvfio_supervise::client::{self, inquiry};
 use softvfio_supervise::kinds::DeviceSpec;
 use softvfio_supervise::sandbox::LaunchError;
 use softvfio_supervise::session::{DEFAULT_HOST, Program, Session, SessionError};
@@ -59,6 +59,7 @@ fn role() {
     match role.as_str() {
         "client" => well_behaved(),
         "vmm" => vmm::run(),
+        "asks" => asks(),
         "writes" => killed::writes(),
         "killer" => killed::killer(),
         "suicide" => killed::suicide(),
@@ -76,6 +77,23 @@ fn role() {
 fn well_behaved() {
     let devices = client::Devices { edu: Some(raw::EDU), nvme: Some(raw::NVME) };
     client::run(devices, &mut std::io::stdout()).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Asks containers of groups what may be mapped, one of which somebody has.
+fn asks() {
+    let group = raw::open("/dev/vfio/1");
+    let mut status = [8_u32, 0];
+    assert_eq!(raw::request(group, raw::GROUP_STATUS, status.as_mut_ptr() as u64), 0);
+    let why = |group| inquiry::ask(group).unwrap_err().to_string();
+    assert_eq!(why(1), "/dev/vfio/1: somebody has the group");
+    assert!(why(9).contains("/dev/vfio/9: it is not there"), "{}", why(9));
+    let other = inquiry::ask(2).unwrap();
+    assert_eq!(other.ranges, [(0, 0xfedf_ffff), (0xfef0_0000, (1 << 48) - 1)]);
+    assert_eq!((other.iommu_type, other.page_sizes), ("type1v2", 0x4020_1000));
+    // What was asked is free again, and what was let go can be asked.
+    raw::close(group);
+    assert_eq!(inquiry::ask(1).unwrap(), other);
+    assert_eq!(inquiry::ask(2).unwrap(), other);
 }
 
 /// This binary, as something else.
@@ -171,6 +189,11 @@ fn succeeds_on(host: &str, devices: &str, client: &str) {
 fn the_bundled_client() {
     succeeds("edu nvme,size=16M", "client");
     succeeds("edu,mmio=trap nvme,size=16M,mmio=trap", "client");
+}
+
+#[test]
+fn containers_are_asked_and_groups_given_back() {
+    succeeds(PLAIN, "asks");
 }
 
 #[test]
