@@ -3,9 +3,9 @@
 use iommu::IovaRange;
 
 use crate::gather::gather;
-use crate::scene::{Kind, Mark, hull};
+use crate::scene::{Kind, MOST_AREAS, Mark, hull};
 use crate::size::{bytes, count, human};
-use crate::story::{Life, MOST_AREAS, Story};
+use crate::story::{Life, Story};
 
 /// Moments that a film tells apart.
 pub const MOMENTS: u64 = 480;

@@ -1,4 +1,4 @@
-//! Pictures of I/O address spaces, as text and as SVG.
+//! Pictures of I/O address spaces, as text and as SVG, and what is in them as JSON.
 //!
 //! ```text
 //!   host, layout ──────────────► Scene ──┐
@@ -19,6 +19,7 @@ pub mod axis;
 pub mod film;
 pub mod gather;
 pub mod host;
+pub mod json;
 pub mod layout;
 pub mod picture;
 pub mod place;

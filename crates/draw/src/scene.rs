@@ -2,6 +2,14 @@
 
 use iommu::{IovaRange, ReservedKind};
 
+use crate::gather::gather;
+use crate::size::{count, human};
+
+/// Areas of one kind that a picture shows at most in a column.
+pub const MOST_AREAS: usize = 24;
+/// Marks that a picture of one moment shows at most.
+const MOST_MARKS: usize = 24;
+
 /// What a part of an address space is. Each has a pattern, a character and a colour of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -48,6 +56,20 @@ impl Kind {
             Self::Msi => "MSIs, not translated",
             Self::Reserved => "reserved",
             Self::Relaxable => "direct-relaxable",
+        }
+    }
+
+    /// What many of it are called.
+    const fn plural(self) -> &'static str {
+        match self {
+            Self::Ram => "banks of RAM",
+            Self::Bar => "BARs",
+            Self::Mapping => "mappings",
+            Self::Window => "MSI windows",
+            Self::Doorbell => "doorbells",
+            Self::Msi => "ranges of MSIs",
+            Self::Reserved => "reserved regions",
+            Self::Relaxable => "direct-relaxable regions",
         }
     }
 
@@ -151,8 +173,41 @@ impl Mark {
     pub fn sentence(&self) -> String {
         match self.kind {
             MarkKind::Collision => self.text.clone(),
+            _ if self.request == 0 => self.text.clone(),
             _ => format!("request {}: {}", self.request, self.text),
         }
+    }
+}
+
+impl Column {
+    /// The column with at most [`MOST_AREAS`] areas of a kind: neighbours become one.
+    fn gathered(&self) -> Self {
+        let mut areas = Vec::new();
+        for kind in Kind::ALL {
+            let mut these: Vec<&Area> = self.areas.iter().filter(|a| a.kind == kind).collect();
+            if these.len() <= MOST_AREAS {
+                areas.extend(these.into_iter().cloned());
+                continue;
+            }
+            these.sort_by_key(|a| (a.range.first(), std::cmp::Reverse(a.range.last())));
+            let ranges: Vec<IovaRange> = these.iter().map(|a| a.range).collect();
+            let area = |cluster: crate::gather::Cluster| {
+                let members = &these[cluster.members.clone()];
+                let first = *members.first()?;
+                if members.len() == 1 {
+                    return Some(first.clone());
+                }
+                let name = format!("{} {}", count(members.len() as u64), kind.plural());
+                let mut note = format!("{} in all", human(cluster.bytes));
+                if !first.note.is_empty() && members.iter().all(|a| a.note == first.note) {
+                    note += &format!("; {}", first.note);
+                }
+                Some(Area { range: cluster.range, kind, name, note })
+            };
+            areas.extend(gather(&ranges, MOST_AREAS).into_iter().filter_map(area));
+        }
+        areas.sort_by_key(|a| (a.range.first(), std::cmp::Reverse(a.range.last())));
+        Self { areas, ..self.clone() }
     }
 }
 
@@ -184,6 +239,22 @@ impl Scene {
             }
         }
         self.marks.len() - before
+    }
+
+    /// The scene as a picture can show it: areas and marks are as many as there is room for.
+    #[must_use]
+    pub(crate) fn gathered(&self) -> Self {
+        let many = |c: &Column| c.areas.len() > MOST_AREAS;
+        let mut scene = self.clone();
+        for column in scene.columns.iter_mut().filter(|c| many(c)) {
+            *column = column.gathered();
+        }
+        let more = scene.marks.split_off(scene.marks.len().min(MOST_MARKS));
+        if let Some(first) = more.first() {
+            let text = format!("and {} more", count(more.len() as u64));
+            scene.marks.push(Mark { kind: first.kind, request: 0, range: None, text });
+        }
+        scene
     }
 
     /// From the first to the last address that matters.

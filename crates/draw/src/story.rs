@@ -12,11 +12,9 @@ use trace::{Change, Outcome, Session};
 use vfio::ContainerId;
 
 use crate::gather::gather;
-use crate::scene::{Area, Column, Kind, Mark, MarkKind, Scene};
+use crate::scene::{Area, Column, Kind, MOST_AREAS, Mark, MarkKind, Scene};
 use crate::size::{bytes, count, human};
 
-/// Areas of one kind that a picture shows at most.
-pub const MOST_AREAS: usize = 24;
 /// Marks that are kept with their text.
 const MOST_MARKS: usize = 500;
 
@@ -368,9 +366,19 @@ impl Story {
         }
     }
 
-    /// The address space after the last request noted.
+    /// The address space after the last request noted, with at most [`MOST_AREAS`] areas of a kind.
     #[must_use]
     pub fn scene(&self, title: &str) -> Scene {
+        self.scene_of(title, MOST_AREAS)
+    }
+
+    /// The same, with everything that is there.
+    #[must_use]
+    pub fn whole_scene(&self, title: &str) -> Scene {
+        self.scene_of(title, usize::MAX)
+    }
+
+    fn scene_of(&self, title: &str, most: usize) -> Scene {
         let here = |l: &&Life| l.to.is_none();
         let (mut mapped, mut others): (Vec<&Life>, Vec<&Life>) =
             self.lives.iter().filter(here).partition(|l| l.kind == Kind::Mapping);
@@ -381,12 +389,12 @@ impl Story {
             Column {
                 title: "what the IOMMU says".into(),
                 apertures: self.apertures.clone(),
-                areas: self.areas(&others, "regions"),
+                areas: self.areas(&others, "regions", most),
             },
             Column {
                 title: "what is mapped".into(),
                 apertures: self.apertures.clone(),
-                areas: self.areas(&mapped, "mappings"),
+                areas: self.areas(&mapped, "mappings", most),
             },
         ];
         let recent = |m: &&Mark| m.kind == MarkKind::Fault || m.request == self.requests;
@@ -409,9 +417,9 @@ impl Story {
     }
 
     /// Lives as areas, gathered when they are too many.
-    fn areas(&self, lives: &[&Life], what: &str) -> Vec<Area> {
+    fn areas(&self, lives: &[&Life], what: &str, most: usize) -> Vec<Area> {
         let ranges: Vec<IovaRange> = lives.iter().map(|l| l.range).collect();
-        let clusters = gather(&ranges, MOST_AREAS);
+        let clusters = gather(&ranges, most);
         let area = |cluster: crate::gather::Cluster| {
             let members = &lives[cluster.members.clone()];
             let first = members.first()?;

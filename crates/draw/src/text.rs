@@ -87,6 +87,7 @@ struct Said {
 /// Writes a scene.
 #[must_use]
 pub fn scene(scene: &Scene, style: Style) -> String {
+    let scene = &scene.gathered();
     let mut out = String::new();
     heading(&mut out, &scene.title, &scene.subtitle, style);
     let areas = || scene.columns.iter().take(2).flat_map(|c| &c.areas);

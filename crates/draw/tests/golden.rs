@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use softvfio_draw::layout::Layout;
 use softvfio_draw::story::{Recorder, Story};
-use softvfio_draw::{Film, Scene, host, svg, text};
+use softvfio_draw::{Film, Scene, host, json, svg, text};
 use trace::{Options, Reader, Session, Step, hosts};
 
 const PLAIN: text::Style = text::Style { width: 100, colour: false };
@@ -87,6 +87,65 @@ fn traces_as_text() {
     golden("films.txt", &all);
     let scene = story(&windows("guest-layout.jsonl"), Some(22)).scene("guest-layout");
     golden("scene.txt", &text::scene(&scene, PLAIN));
+}
+
+/// What pictures show, as JSON.
+#[test]
+fn scenes_as_json() {
+    let mut out = Vec::new();
+    let mut writer = json::Writer::new(&mut out).unwrap();
+    for scene in host::scenes(machine("x86-amd").host(), "x86-amd") {
+        writer.scene(&scene).unwrap();
+    }
+    let guest = std::fs::read_to_string(root().join("docs/pictures/guest.json")).unwrap();
+    let guest = Layout::read(&serde_json::from_str(&guest).unwrap()).unwrap();
+    let mut beside = host::scenes(machine("arm-smmuv3-its").host(), "guest").remove(0);
+    beside.columns.push(guest.column);
+    assert!(beside.collide() > 0);
+    writer.scene(&beside).unwrap();
+    let story = story(&windows("guest-layout.jsonl"), None);
+    writer.film(&Film::of(&story, "guest-layout"), &story).unwrap();
+    writer.end().unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (value["format"].as_str(), value["drawings"].as_array().unwrap().len()),
+        (Some("softvfio-scene/1"), 3)
+    );
+    // What came and did not go is what is there in the end.
+    let changes = value["drawings"][2]["changes"].as_array().unwrap();
+    let all =
+        |member: &str| changes.iter().map(|c| c[member].as_array().unwrap().len()).sum::<usize>();
+    let there = story.lives.iter().filter(|life| life.to.is_none()).count();
+    assert_eq!((all("made"), all("made") - all("removed")), (story.lives.len(), there));
+    assert!(there < story.lives.len());
+    golden("scenes.json", &text);
+}
+
+/// A layout may have thousands of banks; a picture of it has not.
+#[test]
+fn many_banks_are_gathered() {
+    let banks: Vec<_> = (0..4096_u64)
+        .map(|n| serde_json::json!({"first": n * 0x30_0000, "size": 0x10_0000}))
+        .collect();
+    let layout =
+        serde_json::json!({"ram": banks, "bars": [{"first": "0x8000000000", "size": 4096}]});
+    let layout = Layout::read(layout.as_object().unwrap()).unwrap();
+    let mut scene = host::scenes(machine("x86-intel-39bit").host(), "many").remove(0);
+    scene.columns.push(layout.column);
+    // Every bank of the upper half is refused.
+    let mark = |area: &softvfio_draw::Area| softvfio_draw::Mark {
+        kind: softvfio_draw::MarkKind::Refused,
+        request: 1,
+        range: Some(area.range),
+        text: "ENOSPC".into(),
+    };
+    scene.marks = scene.columns[1].areas[2048..].iter().map(mark).collect();
+    let picture = svg::space(&scene);
+    assert!(picture.height < 6000.0, "{}", picture.height);
+    let text = text::scene(&scene, PLAIN);
+    assert!(text.lines().count() < 120, "{text}");
+    assert!(text.contains("and 2,025 more") && text.contains("banks of RAM"), "{text}");
 }
 
 /// A thousand mappings and more, some of which come and go.

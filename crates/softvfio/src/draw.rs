@@ -1,15 +1,16 @@
-//! `softvfio draw`: an I/O address space as a picture, in the terminal and as SVG.
+//! `softvfio draw`: an I/O address space as a picture, in the terminal and as SVG, or as JSON.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 use draw::layout::{Layout, is_layout};
 use draw::story::Recorder;
-use draw::{Film, Picture, Scene, Story, host, svg, text};
+use draw::{Film, Scene, Story, host, json, text};
 use serde_json::{Map, Value};
 use trace::{Options, ReadError, Reader, Session, Step, hosts};
 
+use crate::picture::{Drawing, beside, stem, write_svg, written};
 use crate::progress;
 use crate::replay::{cannot_open, header_of};
 
@@ -29,6 +30,7 @@ const MAX_OBJECT: u64 = 8 << 20;
   softvfio draw trace.jsonl                          what was mapped when, and what was refused
   softvfio draw trace.jsonl --at 12 --svg 12.svg     what is where after request 12
   softvfio draw layout.json --host arm-smmuv3-its    a guest beside its host
+  softvfio draw trace.jsonl --json                   the same for programs: softvfio-scene/1
 
 Plain when standard output is no terminal, or NO_COLOR is set. The pictures are explained in
 docs/draw.md. Exit status: 0, or 2 when an input cannot be read (file:line:column: what was
@@ -43,6 +45,9 @@ pub(crate) struct Draw {
     /// Write an SVG picture to this file (`-`: standard output) in place of text.
     #[arg(long, value_name = "FILE")]
     svg: Option<String>,
+    /// Write what is in the picture as JSON for programs.
+    #[arg(long, conflicts_with = "svg")]
+    json: bool,
     /// Of a layout: show beside it what this host says. Of a trace: replay it on this machine.
     #[arg(long, value_name = "NAME|FILE")]
     host: Option<String>,
@@ -55,12 +60,6 @@ pub(crate) struct Draw {
     /// Characters of a line; the terminal's, else 100.
     #[arg(long, value_name = "CHARACTERS")]
     width: Option<usize>,
-}
-
-/// What is to be drawn.
-enum Drawing {
-    Scene(Scene),
-    Film(Film),
 }
 
 type Failure = String;
@@ -78,6 +77,9 @@ impl Draw {
     }
 
     fn write(&self, drawings: &[Drawing]) -> Result<(), Failure> {
+        if self.json {
+            return written(write_json(drawings), "-");
+        }
         let Some(file) = &self.svg else {
             let out = io::stdout();
             let style = text::Style {
@@ -86,23 +88,12 @@ impl Draw {
             };
             let parts = drawings.iter().map(|drawing| match drawing {
                 Drawing::Scene(scene) => text::scene(scene, style),
-                Drawing::Film(film) => text::film(film, style),
+                Drawing::Film(film, _) => text::film(film, style),
             });
             let text = parts.collect::<Vec<_>>().join("\n");
             return written(out.lock().write_all(text.as_bytes()), "-");
         };
-        let mut picture = Picture::default();
-        for drawing in drawings {
-            picture.append(match drawing {
-                Drawing::Scene(scene) => svg::space(scene),
-                Drawing::Film(film) => svg::time(film),
-            });
-        }
-        let text = svg::write(&picture);
-        if file == "-" {
-            return written(io::stdout().lock().write_all(text.as_bytes()), "-");
-        }
-        written(std::fs::write(file, text), file)
+        write_svg(drawings, file)
     }
 
     fn drawings(&self) -> Result<Vec<Drawing>, Failure> {
@@ -177,13 +168,8 @@ impl Draw {
             None => header_of(name).map_err(|error| error.to_string())?,
         };
         let session = machine(&header, name).map_err(|error| error.to_string())?;
-        let beside = host::scenes(session.host(), &title).into_iter().map(|mut scene| {
-            scene.subtitle = format!("on {}: {}", stem(name), scene.subtitle);
-            scene.columns.push(layout.column.clone());
-            scene.collide();
-            Drawing::Scene(scene)
-        });
-        Ok(beside.collect())
+        let scenes = beside(session.host(), name, &title, &layout.column);
+        Ok(scenes.into_iter().map(Drawing::Scene).collect())
     }
 
     fn host_scenes(&self, header: &Map<String, Value>) -> Result<Vec<Drawing>, Failure> {
@@ -236,11 +222,12 @@ impl Draw {
         }
         let stories = self.chosen(recorder.finish())?;
         let title = self.title.as_deref().unwrap_or_else(|| stem(&self.input));
-        let drawing = |story: &Story| match self.at {
+        let drawing = |story: Story| match self.at {
+            Some(_) if self.json => Drawing::Scene(story.whole_scene(title)),
             Some(_) => Drawing::Scene(story.scene(title)),
-            None => Drawing::Film(Film::of(story, title)),
+            None => Drawing::Film(Film::of(&story, title), Box::new(story)),
         };
-        Ok(stories.iter().map(drawing).collect())
+        Ok(stories.into_iter().map(drawing).collect())
     }
 
     /// The containers to draw.
@@ -264,6 +251,17 @@ impl Draw {
     }
 }
 
+fn write_json(drawings: &[Drawing]) -> io::Result<()> {
+    let mut writer = json::Writer::new(BufWriter::new(io::stdout().lock()))?;
+    for drawing in drawings {
+        match drawing {
+            Drawing::Scene(scene) => writer.scene(scene)?,
+            Drawing::Film(film, story) => writer.film(film, story)?,
+        }
+    }
+    writer.end()
+}
+
 /// A machine without requests.
 fn machine(
     header: &Map<String, Value>,
@@ -281,12 +279,6 @@ fn lines(text: &[u8]) -> usize {
     text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count()
 }
 
-/// A file's name without folder and ending.
-fn stem(file: &str) -> &str {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    [".jsonl", ".json"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
-}
-
 /// Characters of a line of standard output.
 fn width(terminal: bool) -> usize {
     let columns = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
@@ -297,13 +289,4 @@ fn width(terminal: bool) -> usize {
 pub(crate) fn wants_colour() -> bool {
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !dumb
-}
-
-fn written(done: io::Result<()>, file: &str) -> Result<(), Failure> {
-    match done {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(format!("{file}: cannot write: {error}")),
-        Ok(()) => Ok(()),
-    }
 }

@@ -8,6 +8,7 @@ mod explain;
 mod host;
 mod import;
 mod manual;
+mod picture;
 mod plan;
 mod progress;
 mod replay;

@@ -6,8 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use plan::{BadInput, KnownHost, Memlock, Plan as Answer, Question, Style, Wish, Wishes};
+use draw::{Area, Column, Kind as AreaKind, Mark, MarkKind};
+use plan::{
+    BadInput, Kind, KnownHost, Memlock, Plan as Answer, Question, Style, What, Wish, Wishes,
+};
 use plan::{layout, preset, size};
+
+use crate::picture::{Drawing, beside, write_svg};
 
 /// The layout is legal.
 const LEGAL: u8 = 0;
@@ -24,6 +29,7 @@ const BAD_INPUT: u8 = 2;
   softvfio plan --host x86-intel-39bit --ram 8G@0 --bar gpu=16G@0x8000000000
   softvfio plan --host arm-smmuv3-its-user --ram 4G@0 --msi-window 1M@0x8000000
   softvfio host --capture box.json; softvfio plan --host box.json --layout guest.json --json
+  softvfio plan --host x86-amd --layout qemu-q35 --ram 1T --svg guest.svg   # and a picture of it
 
 Sizes: 4096, 0x1000, 2M, 1.5T (powers of 1024). What has no address is placed where the host allows
 it. A preset takes one --ram, all of the guest's memory.
@@ -64,6 +70,10 @@ pub(crate) struct Plan {
     /// Write JSON for programs.
     #[arg(long)]
     json: bool,
+    /// Also draw the layout beside the host, as SVG, to this file (`-`: standard output, in place of
+    /// text).
+    #[arg(long, value_name = "FILE")]
+    svg: Option<String>,
 }
 
 impl Plan {
@@ -79,14 +89,30 @@ impl Plan {
         }
         match self.answer() {
             Ok((text, status)) => print(&text, status),
-            Err(bad) => {
-                eprintln!("softvfio: {bad}");
+            Err(why) => {
+                eprintln!("softvfio: {why}");
                 ExitCode::from(BAD_INPUT)
             }
         }
     }
 
-    fn answer(&self) -> Result<(String, u8), BadInput> {
+    fn answer(&self) -> Result<(String, u8), String> {
+        if self.json && self.svg.as_deref() == Some("-") {
+            return Err("--svg -: expected a file: standard output has the JSON".into());
+        }
+        let planned = self.planned().map_err(|bad| bad.to_string())?;
+        let (text, scenes, status) = planned;
+        match &self.svg {
+            None => Ok((text, status)),
+            Some(file) => {
+                write_svg(&scenes, file)?;
+                Ok((if file == "-" { String::new() } else { text }, status))
+            }
+        }
+    }
+
+    /// The answer as text or JSON, the pictures of it where they are wanted, and the exit status.
+    fn planned(&self) -> Result<(String, Vec<Drawing>, u8), BadInput> {
         let host = KnownHost::load(Path::new(&self.host))?;
         for note in &host.notes {
             eprintln!("softvfio: {}: {note}", host.name);
@@ -117,7 +143,8 @@ impl Plan {
         } else {
             answer.text(Style::for_output(io::stdout().is_terminal()))
         };
-        Ok((text, if answer.is_legal() { LEGAL } else { NOT_LEGAL }))
+        let scenes = if self.svg.is_some() { drawings(&answer) } else { Vec::new() };
+        Ok((text, scenes, if answer.is_legal() { LEGAL } else { NOT_LEGAL }))
     }
 
     /// What the arguments ask for.
@@ -158,6 +185,50 @@ impl Plan {
         }
         Ok(wishes)
     }
+}
+
+/// The layout beside the groups of its container, as `softvfio draw LAYOUT --host HOST` has it, with
+/// what is refused.
+fn drawings(answer: &Answer<'_>) -> Vec<Drawing> {
+    let kind = |kind| match kind {
+        Kind::Ram => AreaKind::Ram,
+        Kind::Bar => AreaKind::Bar,
+        Kind::Window => AreaKind::Window,
+    };
+    let area = |map: &plan::Map| Area {
+        range: map.item.range,
+        kind: kind(map.kind),
+        name: map.item.name.clone(),
+        note: map
+            .conflicts
+            .first()
+            .map_or(String::new(), |c| format!("refused: {}", c.what.errno())),
+    };
+    let mut areas: Vec<Area> = answer.maps.iter().map(area).collect();
+    areas.sort_by_key(|a| (a.range.first(), std::cmp::Reverse(a.range.last())));
+    let guest = Column { title: "the guest".into(), apertures: Vec::new(), areas };
+    // What lies on something reserved is marked as a collision already.
+    let seen = |what| matches!(what, What::Reserved | What::Aperture);
+    let marks = answer.maps.iter().zip(1..).flat_map(|(map, request)| {
+        map.conflicts.iter().filter(|c| !seen(c.what)).map(move |conflict| Mark {
+            kind: MarkKind::Refused,
+            request,
+            range: Some(conflict.range),
+            text: format!("{}: {}: {}", map.item.name, conflict.what.errno(), conflict.why),
+        })
+    });
+    let marks: Vec<Mark> = marks.collect();
+    let mut host = answer.host.host.clone();
+    host.groups.retain(|group| answer.view.groups.contains(&group.number));
+    let title = match answer.layout.name.as_str() {
+        "" => "a guest",
+        name => name,
+    };
+    let scenes = beside(&host, &answer.host.name, title, &guest).into_iter().map(|mut scene| {
+        scene.marks.extend(marks.iter().cloned());
+        Drawing::Scene(scene)
+    });
+    scenes.collect()
 }
 
 fn from_preset(preset: &preset::Preset, ram: Vec<Wish>) -> Result<Wishes, BadInput> {

@@ -46,15 +46,119 @@ fn temporary(name: &str) -> PathBuf {
 const FIXED: &str = "crates/trace/tests/windows/kernel-abi-fixed.jsonl";
 const GUEST: &str = "docs/pictures/guest.json";
 
+fn json(arguments: &[&str], input: &[u8]) -> serde_json::Value {
+    let value: serde_json::Value = serde_json::from_str(&shown(arguments, input)).unwrap();
+    assert_eq!(value["format"], "softvfio-scene/1");
+    value
+}
+
+#[test]
+fn what_is_drawn_is_json_too() {
+    let host = json(&["draw", "x86-amd", "--json"], b"");
+    let areas = &host["drawings"][0]["columns"][0]["areas"];
+    assert_eq!(
+        (&areas[1]["kind"], &areas[1]["first"]),
+        (&"reserved".into(), &"0xfd00000000".into())
+    );
+    let beside = json(&["draw", GUEST, "--host", "arm-smmuv3-its", "--json"], b"");
+    let drawing = &beside["drawings"][0];
+    assert_eq!(drawing["columns"].as_array().unwrap().len(), 2);
+    assert_eq!(drawing["marks"][0]["kind"], "collision");
+    let film = json(&["draw", FIXED, "--json"], b"");
+    assert_eq!(film["drawings"][0]["view"], "time");
+    assert_eq!(film["drawings"][0]["marks"][0]["request"], 8);
+    let at = json(&["draw", FIXED, "--at", "8", "--json"], b"");
+    assert_eq!(
+        (&at["drawings"][0]["view"], &at["drawings"][0]["marks"][0]["kind"]),
+        (&"space".into(), &"refused".into())
+    );
+
+    // A picture gathers what is much; this does not.
+    let mut script = String::from(
+        "{\"built_in\":\"x86-amd\"}\n{\"op\":\"mem\",\"size\":\"0x1000\"}\n{\"op\":\"open_container\"}\n\
+         {\"op\":\"open_group\",\"dev\":\"edu\"}\n{\"op\":\"set_container\"}\n{\"op\":\"set_iommu\"}\n",
+    );
+    for page in 0..100 {
+        script += &format!(
+            "{{\"op\":\"map\",\"iova\":{},\"size\":4096,\"vaddr\":\"buf\"}}\n",
+            page << 20
+        );
+    }
+    let last = format!("{script}{{\"op\":\"unmap\",\"iova\":0,\"size\":\"0x2000000\"}}\n");
+    let film = json(&["draw", "-", "--json"], last.as_bytes());
+    let film = &film["drawings"][0];
+    let changes = film["changes"].as_array().unwrap();
+    assert_eq!((film["requests"].as_u64(), changes.len()), (Some(106), 102));
+    let numbers: Vec<u64> = changes.iter().map(|c| c["request"].as_u64().unwrap()).collect();
+    assert_eq!((numbers[0], numbers[1], numbers[101]), (5, 6, 106));
+    assert_eq!(changes[1]["made"][0]["name"], "buf");
+    assert_eq!(changes[101]["removed"].as_array().unwrap().len(), 32);
+    let at = json(&["draw", "-", "--at", "105", "--json"], last.as_bytes());
+    assert_eq!(at["drawings"][0]["columns"][1]["areas"].as_array().unwrap().len(), 100);
+
+    let both = run(&["draw", "x86-amd", "--json", "--svg", "-"], b"");
+    assert_eq!(both.status.code(), Some(2));
+}
+
+/// A plan's picture is that of `draw`, where nothing is refused to the letter.
+#[test]
+fn plans_are_drawn() {
+    let file = temporary("plan.svg");
+    let name = file.to_str().unwrap();
+    let layout = temporary("plan-layout.json");
+    for (host, ram, legal) in
+        [("arm-smmuv3-its", "1G@0x40000000", true), ("x86-amd", "2T@0", false)]
+    {
+        let args = ["plan", "--host", host, "--ram", ram, "--bar", "gpu=16G@0x80000000000"];
+        let out = run(&[&args[..], &["--svg", name]].concat(), b"");
+        let plain = run(&args, b"");
+        assert_eq!((out.status.code(), &out.stdout), (plain.status.code(), &plain.stdout));
+        let svg = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(svg.contains("refused: EINVAL"), !legal, "{svg}");
+        assert_eq!(svg.contains("collision"), !legal);
+        // The same by way of a layout.
+        let json = run(&[&args[..], &["--json"]].concat(), b"");
+        let plan: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        std::fs::write(&layout, plan["layout"].to_string()).unwrap();
+        let title = ["--title", "a guest", "--svg", "-"];
+        let args = ["draw", layout.to_str().unwrap(), "--host", host];
+        let drawn = shown(&[&args[..], &title].concat(), b"");
+        if legal {
+            assert_eq!(drawn, svg);
+        } else {
+            assert!(drawn.contains("collision") && drawn != svg);
+        }
+    }
+    let args =
+        ["plan", "--host", "arm-smmuv3-its-user", "--ram", "4G@0", "--msi-window", "1M@0x8000000"];
+    let out = run(&[&args[..], &["--svg", "-"]].concat(), b"");
+    assert_eq!((out.status.code(), text(&out.stderr)), (Some(1), ""));
+    assert!(text(&out.stdout).starts_with("<svg"), "{}", text(&out.stdout));
+    let says = "request 2: ram0: EEXIST: the MSI window msi0 is there";
+    assert!(text(&out.stdout).contains(says), "{}", text(&out.stdout));
+    // Groups that the container has not are not drawn.
+    let count = |args: &[&str]| text(&run(args, b"").stdout).matches("what the IOMMU says").count();
+    let some = ["plan", "--host", "mixed", "--ram", "1G@0x40000000", "--svg", "-"];
+    assert_eq!((count(&some), count(&[&some[..], &["--group", "2"]].concat())), (3, 1));
+
+    let nowhere = ["plan", "--host", "x86-amd", "--ram", "1G@0", "--svg", "/nonexistent/a.svg"];
+    assert!(refused(&nowhere, b"").starts_with("/nonexistent/a.svg: cannot write: "));
+    let twice = ["plan", "--host", "x86-amd", "--ram", "1G@0", "--json", "--svg", "-"];
+    assert_eq!(refused(&twice, b""), "--svg -: expected a file: standard output has the JSON");
+    for file in [file, layout] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
 #[test]
 fn hosts_traces_and_layouts_are_told_apart() {
-    assert!(shown(&["draw", "x86-amd"], b"").contains("AMD-Vi"));
+    assert!(shown(&["draw", "x86-amd"], b"").contains("HyperTransport"));
     assert!(shown(&["draw", FIXED], b"").contains("request 8: map: EINVAL"));
     assert!(shown(&["draw", FIXED, "--at", "8"], b"").contains("container 0 after request 8"));
     assert!(shown(&["draw", GUEST], b"").contains("BAR0 of an NVMe drive"));
     let beside = shown(&["draw", GUEST, "--host", "arm-smmuv3-its", "--width", "120"], b"");
     assert!(beside.contains("RAM lies on the MSI window of the SMMU"), "{beside}");
-    assert!(shown(&["draw", "-"], br#"{"built_in":"x86-amd"}"#).contains("AMD-Vi"));
+    assert!(shown(&["draw", "-"], br#"{"built_in":"x86-amd"}"#).contains("HyperTransport"));
     assert!(shown(&["draw", "-"], b"{\n\"built_in\":\n\"x86-amd\"}").contains("amd-vi"));
     let plain = shown(&["draw", FIXED], b"");
     assert!(!plain.contains('\u{1b}'));

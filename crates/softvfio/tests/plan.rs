@@ -73,6 +73,17 @@ fn the_page_shows_what_is_printed() {
 }
 
 #[test]
+fn the_picture_on_the_page() {
+    let path = root().join("docs/pictures/hypertransport.svg");
+    let args = ["plan", "--host", "x86-amd", "--layout", "qemu-q35", "--ram", "1T", "--svg", "-"];
+    let now = String::from_utf8(softvfio(args.map(OsString::from)).stdout).unwrap();
+    if std::env::var_os("UPDATE").is_some() {
+        return fs::write(path, now).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap() == now, "UPDATE=1 rewrites it; now it is:\n{now}");
+}
+
+#[test]
 fn golden_files() {
     let mut files: Vec<_> = fs::read_dir(root().join("crates/softvfio/tests/plan"))
         .unwrap()

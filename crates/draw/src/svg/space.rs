@@ -24,6 +24,7 @@ const UNIT: f64 = 15.0;
 /// Draws a scene.
 #[must_use]
 pub fn space(scene: &Scene) -> Picture {
+    let scene = &scene.gathered();
     let two = scene.columns.len() > 1;
     let ranges: Vec<IovaRange> = scene
         .columns
