@@ -4,14 +4,31 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 use supervise::control;
+
+use crate::plan::print;
+
+const EXAMPLES: &str = "\
+Examples:
+  softvfio run --control s.control --device edu -- ./my-driver &
+  softvfio ctl --control s.control devices
+  softvfio ctl --control s.control unplug 0000:01:00.0
+  softvfio ctl --control s.control devices --json     # docs/msi-windows.md has the members
+
+Exit status: 0 when it is done, 1 when the session refuses or is not there.";
 
 /// Tell a running session something: `softvfio run --control PATH`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Ctl {
     /// The session's socket
     #[arg(long, value_name = "PATH")]
     control: PathBuf,
+
+    /// Write JSON for programs
+    #[arg(long, global = true)]
+    json: bool,
 
     #[command(subcommand)]
     request: Request,
@@ -38,8 +55,15 @@ impl Ctl {
             Request::Unplug { address, no_wait: false } => format!("unplug {address}"),
             Request::Unplug { address, no_wait: true } => format!("unplug {address} now"),
         };
-        let answer = control::ask(&self.control, &request, |line| println!("{line}"));
+        let mut lines = Vec::new();
+        let answer = control::ask(&self.control, &request, |line| {
+            if self.json { lines.push(line.to_owned()) } else { println!("{line}") }
+        });
         match answer {
+            Ok(answer) if self.json => {
+                let status = u8::from(answer.is_err());
+                print(&format!("{:#}\n", self.document(&lines, &answer)), status)
+            }
             Ok(Ok(rest)) => {
                 if !rest.is_empty() {
                     println!("{rest}");
@@ -56,4 +80,34 @@ impl Ctl {
             }
         }
     }
+
+    /// A `softvfio-ctl/1`, from the lines of an answer and its end.
+    fn document(&self, lines: &[String], answer: &Result<String, String>) -> Value {
+        let error = answer.as_ref().err();
+        match &self.request {
+            Request::Devices => {
+                let devices: Vec<Value> = lines.iter().filter_map(|line| device(line)).collect();
+                json!({"format": "softvfio-ctl/1", "devices": devices, "error": error})
+            }
+            Request::Unplug { address, .. } => {
+                let asked =
+                    lines.first().and_then(|line| line.split_once(':')).map(|(word, _)| word);
+                // Without a word on waiting it was gone; and the answer says when it is.
+                let gone = error.is_none()
+                    && (asked.is_none() || answer.as_ref().is_ok_and(|a| !a.is_empty()));
+                json!({
+                    "format": "softvfio-ctl/1", "device": address, "asked": asked, "gone": gone,
+                    "error": error,
+                })
+            }
+        }
+    }
+}
+
+/// A line `ADDRESS KIND group NUMBER STATE`.
+fn device(line: &str) -> Option<Value> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [address, kind, "group", group, state] = words[..] else { return None };
+    let group: u32 = group.parse().ok()?;
+    Some(json!({"address": address, "kind": kind, "group": group, "state": state}))
 }

@@ -49,6 +49,27 @@ impl Drop for Temporary {
 }
 
 #[test]
+fn doctor_says_the_same_to_people_and_programs() {
+    let (people, programs) = (run(&["doctor"]), run(&["doctor", "--json"]));
+    assert_eq!(people.status.code(), programs.status.code());
+    let document: serde_json::Value = serde_json::from_slice(&programs.stdout).unwrap();
+    assert_eq!(document["format"], "softvfio-doctor/1");
+    assert_eq!(document["works"] == true, programs.status.success());
+    let text = String::from_utf8(people.stdout).unwrap();
+    let checks = document["checks"].as_array().unwrap();
+    assert!(checks.len() >= 8, "{document}");
+    for check in checks {
+        let [name, verdict] = ["name", "verdict"].map(|member| check[member].as_str().unwrap());
+        let line = text
+            .lines()
+            .find(|line| line.get(5..).is_some_and(|l| l.starts_with(&format!("{name}: "))));
+        let line = line.unwrap_or_else(|| panic!("{name}: {text}"));
+        assert!(line.to_lowercase().starts_with(verdict), "{line}");
+        assert_eq!(check["remedy"].is_null(), verdict == "ok", "{check}");
+    }
+}
+
+#[test]
 fn exit_codes_are_the_programs() {
     if !can_run() {
         return;

@@ -129,10 +129,23 @@ fn a_device_is_unplugged_from_a_command_line() {
     assert_eq!(text(&unknown.stderr), says);
 
     // The example waits for its first device first: the second is not closed yet, though asked for.
-    let asked = place.ctl(&["unplug", "0000:02:00.0", "--no-wait"]);
-    assert!(text(&asked.stdout).starts_with("requested: "), "{}", text(&asked.stdout));
+    let json = |args: &[&str]| -> (serde_json::Value, Option<i32>) {
+        let out = place.ctl(args);
+        (serde_json::from_slice(&out.stdout).unwrap(), out.status.code())
+    };
+    let (asked, code) = json(&["unplug", "0000:02:00.0", "--no-wait", "--json"]);
+    let members = (&asked["asked"], &asked["gone"], &asked["error"]);
+    let expected = (&"requested".into(), &false.into(), &serde_json::Value::Null);
+    assert_eq!((code, members), (Some(0), expected));
     let listed = text(&place.ctl(&["devices"]).stdout);
     assert!(listed.ends_with("0000:02:00.0 nvme group 2 leaving\n"), "{listed}");
+
+    let (listed, _) = json(&["devices", "--json"]);
+    let second = serde_json::json!({"address": "0000:02:00.0", "kind": "nvme", "group": 2, "state": "leaving"});
+    assert_eq!((&listed["format"], &listed["devices"][1]), (&"softvfio-ctl/1".into(), &second));
+    let (unknown, code) = json(&["--json", "unplug", "0000:07:00.0"]);
+    assert_eq!((code, &unknown["gone"]), (Some(1), &false.into()));
+    assert!(unknown["error"].as_str().unwrap().starts_with("there is no device 0000:07:00.0"));
 
     let taken = place.ctl(&["unplug", "01:00.0"]);
     assert!(taken.status.success());
