@@ -18,6 +18,9 @@ pub fn human(bytes: u128) -> String {
         scale *= 1024;
         unit += 1;
     }
+    if bytes == 1 {
+        return "1 byte".into();
+    }
     if bytes.is_multiple_of(scale) {
         return format!("{} {}", bytes / scale, UNITS[unit]);
     }
@@ -109,7 +112,7 @@ mod tests {
     #[test]
     fn sizes() {
         let cases = [
-            (1, "1 bytes"),
+            (1, "1 byte"),
             (4096, "4 KiB"),
             (0x10_0000, "1 MiB"),
             (1536, "1.5 KiB"),

@@ -11,6 +11,9 @@ use crate::size::{bytes, count, cut, human, span, wrap};
 /// The least width that is kept to.
 pub const NARROWEST: usize = 40;
 
+/// The greatest width that is made use of.
+pub const WIDEST: usize = 1000;
+
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
@@ -18,6 +21,13 @@ pub struct Style {
     pub width: usize,
     /// Whether to use colours (ANSI escape sequences).
     pub colour: bool,
+}
+
+impl Style {
+    /// The width that is kept to.
+    fn width(self) -> usize {
+        self.width.clamp(NARROWEST, WIDEST)
+    }
 }
 
 /// A line with its colours, of which the width is known.
@@ -34,7 +44,7 @@ impl Line {
 
     /// Adds as much of `text` as there is room for.
     fn put(&mut self, text: &str, colour: &str) {
-        let room = self.style.width.max(NARROWEST).saturating_sub(self.used);
+        let room = self.style.width().saturating_sub(self.used);
         // A name from a trace may be anything; a terminal must not obey it.
         let safe = |c: char| if c.is_control() { '\u{fffd}' } else { c };
         let text: String = cut(text, room).chars().map(safe).collect();
@@ -194,7 +204,7 @@ fn heading(out: &mut String, title: &str, subtitle: &str, style: Style) {
     let mut line = Line::new(style);
     line.put(title, BOLD);
     line.end(out);
-    for text in wrap(subtitle, style.width.max(NARROWEST), 3) {
+    for text in wrap(subtitle, style.width(), 3) {
         let mut line = Line::new(style);
         line.put(&text, DIM);
         line.end(out);
@@ -214,7 +224,7 @@ fn last(out: &mut String, axis: &Axis, style: Style) {
 /// A mark in a sentence of its own.
 fn tell(out: &mut String, kind: MarkKind, text: &str, style: Style) {
     let (c, colour) = sign(kind);
-    for (at, text) in wrap(text, style.width.max(NARROWEST) - 2, 4).iter().enumerate() {
+    for (at, text) in wrap(text, style.width() - 2, 4).iter().enumerate() {
         let mut line = Line::new(style);
         line.put(&if at == 0 { format!("{c} ") } else { "  ".into() }, colour);
         line.put(text, "");
@@ -228,7 +238,7 @@ fn legend(out: &mut String, shown: impl Fn(&Kind) -> bool, style: Style) {
     for kind in Kind::ALL.iter().filter(|k| shown(k)) {
         let (c, colour) = fill(*kind);
         let text = kind.legend();
-        if line.used > 0 && line.used + text.len() + 4 > style.width.max(NARROWEST) {
+        if line.used > 0 && line.used + text.len() + 4 > style.width() {
             std::mem::replace(&mut line, Line::new(style)).end(out);
         }
         line.put(&c.to_string().repeat(2), colour);
@@ -246,7 +256,7 @@ pub fn film(film: &Film, style: Style) -> String {
     const LISTED: usize = 20;
     let mut out = String::new();
     heading(&mut out, &film.title, &film.subtitle, style);
-    let width = style.width.max(NARROWEST);
+    let width = style.width();
     let plot = (width.saturating_sub(ADDRESS + 2) * 6 / 10).max(12);
     let plot = usize::try_from(film.requests).unwrap_or(usize::MAX).min(plot).max(12);
     let mut ranges: Vec<_> = film.tracks.iter().map(|t| t.range).collect();

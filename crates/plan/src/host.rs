@@ -1,14 +1,13 @@
 //! A host to plan for: built in, or the header in a file; and what is known of it besides.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 
 use iommu::{Host, IovaRange, MsiPolicy};
 use serde_json::{Map, Value, json};
 use trace::{MAX_LINE, Reader, hosts, profile};
 
-use crate::layout::{hex, not_json, read_text};
+use crate::layout::{hex, not_json, open, text_of};
 use crate::{BadInput, View};
 
 /// A machine.
@@ -72,12 +71,7 @@ impl KnownHost {
     /// # Errors
     /// Which file, where, and what was expected.
     pub fn load(name: &Path) -> Result<Self, BadInput> {
-        if let Some(text) = name.to_str()
-            && let Some(header) = hosts::header(text)
-        {
-            return Self::of_header(&header, text);
-        }
-        let header = read_header(name)?;
+        let header = header(name)?;
         Self::of_header(&header, &name.display().to_string())
     }
 
@@ -212,24 +206,43 @@ pub(crate) fn ranges(list: &[IovaRange]) -> Vec<Value> {
     list.iter().map(|r| range(*r)).collect()
 }
 
-/// The header in a file: its first line, or all of it.
+/// The header of a host: of a built-in one, or in the file of that name, its first line or all of
+/// it; `-` is standard input.
+///
+/// # Errors
+/// The file and the place in it, and what was expected there.
+pub fn header(name: &Path) -> Result<Map<String, Value>, BadInput> {
+    let built_in = name.to_str().and_then(hosts::header);
+    built_in.map_or_else(|| read_header(name), Ok)
+}
+
 fn read_header(path: &Path) -> Result<Map<String, Value>, BadInput> {
     let place = path.display();
-    let looks_like_a_name =
-        path.to_str().is_some_and(|text| !text.contains(['/', '.'])) && !path.exists();
-    if looks_like_a_name {
+    let is_name = path.to_str().is_some_and(|text| text != "-" && !text.contains(['/', '.']));
+    if is_name && !path.exists() {
         let names = hosts::names();
         return Err(BadInput::new(place, format!("expected a file, or a built-in host: {names}")));
     }
-    let file = File::open(path).map_err(|error| {
+    let cannot = |error: io::Error| {
         let what = match error.kind() {
             ErrorKind::NotFound => "expected a profile: there is no such file".to_owned(),
             _ => format!("expected a profile: the file cannot be read: {error}"),
         };
         BadInput::new(&place, what)
-    })?;
-    let mut reader = Reader::new(BufReader::new(file), place.to_string());
-    let first = match reader.read_line() {
+    };
+    let mut file = open(path).map_err(cannot)?;
+    // The first line that says anything; no more than that of a trace.
+    let limit = MAX_LINE as u64;
+    let mut bytes = Vec::new();
+    let mut line = 0;
+    while bytes.get(line..).is_some_and(|line: &[u8]| line.trim_ascii().is_empty()) {
+        line = bytes.len();
+        let room = (limit + 1).saturating_sub(bytes.len() as u64);
+        if (&mut file).take(room).read_until(b'\n', &mut bytes).map_err(cannot)? == 0 {
+            break;
+        }
+    }
+    let first = match Reader::new(bytes.as_slice(), place.to_string()).read_line() {
         Ok(Some(line)) => return Ok(line.to_map()),
         Ok(None) => {
             let what = "expected a profile, found an empty file";
@@ -239,7 +252,9 @@ fn read_header(path: &Path) -> Result<Map<String, Value>, BadInput> {
     };
     // Not one line: perhaps one object over many. The second look names the place of what is wrong;
     // the third, as one line, finds what JSON lets pass and we do not.
-    let text = read_text(path, MAX_LINE as u64, "a profile")?;
+    let room = (limit + 1).saturating_sub(bytes.len() as u64);
+    file.take(room).read_to_end(&mut bytes).map_err(cannot)?;
+    let text = text_of(bytes, path, limit, "a profile")?;
     if first.line != 1 || text.lines().filter(|line| !line.trim().is_empty()).count() < 2 {
         return Err(read_error(&first));
     }

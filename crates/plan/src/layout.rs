@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use iommu::IovaRange;
@@ -298,19 +299,44 @@ pub(crate) fn read_object(
 pub(crate) fn not_json(path: &Path, error: &serde_json::Error, what: &str) -> BadInput {
     let full = error.to_string();
     let why = full.rsplit_once(" at line").map_or(full.as_str(), |(why, _)| why);
-    BadInput::at(path.display(), error.line(), error.column(), format!("expected {what}: {why}"))
+    BadInput::at(
+        path.display(),
+        error.line(),
+        error.column().max(1),
+        format!("expected {what}: {why}"),
+    )
 }
 
-pub(crate) fn read_text(path: &Path, limit: u64, what: &str) -> Result<String, BadInput> {
-    let bad = |error: std::io::Error| {
+/// Opens a file; `-` is standard input.
+pub(crate) fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    Ok(Box::new(BufReader::new(fs::File::open(path)?)))
+}
+
+fn read_text(path: &Path, limit: u64, what: &str) -> Result<String, BadInput> {
+    let bad = |error: io::Error| {
         BadInput::new(path.display(), format!("expected {what}: the file cannot be read: {error}"))
     };
-    let size = fs::metadata(path).map_err(bad)?.len();
-    if size > limit {
+    let mut bytes = Vec::new();
+    // What has no size, such as a pipe or a device, may have no end.
+    open(path).map_err(bad)?.take(limit + 1).read_to_end(&mut bytes).map_err(bad)?;
+    text_of(bytes, path, limit, what)
+}
+
+/// The text that was read of a file.
+pub(crate) fn text_of(
+    bytes: Vec<u8>,
+    path: &Path,
+    limit: u64,
+    what: &str,
+) -> Result<String, BadInput> {
+    if bytes.len() as u64 > limit {
         let what = format!("expected {what} of at most {}", size::Bytes(limit.into()));
         return Err(BadInput::new(path.display(), what));
     }
-    String::from_utf8(fs::read(path).map_err(bad)?).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let bytes = error.as_bytes();
         let good = bytes.get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = good.iter().filter(|b| **b == b'\n').count() + 1;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use supervise::control;
 
+use crate::output::write;
 use crate::plan::print;
 
 const EXAMPLES: &str = "\
@@ -55,9 +56,11 @@ impl Ctl {
             Request::Unplug { address, no_wait: false } => format!("unplug {address}"),
             Request::Unplug { address, no_wait: true } => format!("unplug {address} now"),
         };
+        // What it is told to do is done, whoever reads of it.
+        let say = |line: &str| _ = write(&format!("{line}\n"));
         let mut lines = Vec::new();
         let answer = control::ask(&self.control, &request, |line| {
-            if self.json { lines.push(line.to_owned()) } else { println!("{line}") }
+            if self.json { lines.push(line.to_owned()) } else { say(line) }
         });
         match answer {
             Ok(answer) if self.json => {
@@ -66,7 +69,7 @@ impl Ctl {
             }
             Ok(Ok(rest)) => {
                 if !rest.is_empty() {
-                    println!("{rest}");
+                    say(&rest);
                 }
                 ExitCode::SUCCESS
             }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use supervise::sandbox::{Check, Verdict, doctor};
 
-use crate::plan::print;
+use crate::output::print;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +31,7 @@ impl Doctor {
         let (failed, warned) = (any(Verdict::Fail), any(Verdict::Warn));
         let status = u8::from(failed);
         if self.json {
-            return print(&format!("{:#}\n", document(&checks, !failed)), status);
+            return print(&format!("{:#}\n", document(&checks, !failed)), status, 2);
         }
         let mut text: String = checks.iter().map(|check| format!("{check}\n")).collect();
         text += match (failed, warned) {
@@ -39,7 +39,7 @@ impl Doctor {
             (false, true) => "softvfio run works here, with the limits above\n",
             (true, _) => "softvfio run does not work here\n",
         };
-        print(&text, status)
+        print(&text, status, 2)
     }
 }
 

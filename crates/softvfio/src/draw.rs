@@ -1,5 +1,6 @@
 //! `softvfio draw`: an I/O address space as a picture, in the terminal and as SVG, or as JSON.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
@@ -10,9 +11,9 @@ use draw::{Film, Scene, Story, host, json, text};
 use serde_json::{Map, Value};
 use trace::{Options, ReadError, Reader, Session, Step, hosts};
 
+use crate::input::{cannot_open, exists, is_no_file, shown};
 use crate::picture::{Drawing, beside, stem, write_svg, written};
-use crate::progress;
-use crate::replay::{cannot_open, header_of};
+use crate::{input, progress};
 
 /// Drawn.
 const DRAWN: u8 = 0;
@@ -38,19 +39,19 @@ expected).")]
 pub(crate) struct Draw {
     /// A trace or script, a host (built in, or a file), or a layout; `-` is standard input.
     #[arg(value_name = "TRACE|HOST|LAYOUT")]
-    input: String,
+    input: OsString,
     /// Of a trace: draw what is where after this request, the first being 1.
     #[arg(long, value_name = "REQUEST")]
     at: Option<u64>,
     /// Write an SVG picture to this file (`-`: standard output) in place of text.
     #[arg(long, value_name = "FILE")]
-    svg: Option<String>,
+    svg: Option<OsString>,
     /// Write what is in the picture as JSON for programs.
     #[arg(long, conflicts_with = "svg")]
     json: bool,
     /// Of a layout: show beside it what this host says. Of a trace: replay it on this machine.
     #[arg(long, value_name = "NAME|FILE")]
-    host: Option<String>,
+    host: Option<OsString>,
     /// Of a trace with several containers: draw the one that was opened as this, the first being 0.
     #[arg(long, value_name = "NUMBER")]
     container: Option<u32>,
@@ -97,12 +98,13 @@ impl Draw {
     }
 
     fn drawings(&self) -> Result<Vec<Drawing>, Failure> {
-        if let Some(header) = hosts::header(&self.input).filter(|_| !exists(&self.input)) {
+        let built_in = self.input.to_str().and_then(hosts::header);
+        if let Some(header) = built_in.filter(|_| !exists(&self.input)) {
             return self.host_scenes(&header);
         }
-        if !self.input.contains(['/', '.']) && self.input != "-" && !exists(&self.input) {
+        if is_no_file(&self.input) {
             let names = hosts::names();
-            return Err(format!("{}: expected a file, or a host: one of {names}", self.input));
+            return Err(format!("{}: expected a file, or a host: one of {names}", self.name()));
         }
         let (reader, bar) = progress::reader(&self.input)
             .map_err(|error| cannot_open(&self.input, &error).to_string())?;
@@ -111,13 +113,23 @@ impl Draw {
         drawings
     }
 
+    /// The input's name, as it is printed.
+    fn name(&self) -> String {
+        shown(&self.input)
+    }
+
+    /// What to call the picture when nobody says.
+    fn title(&self) -> String {
+        self.title.clone().unwrap_or_else(|| stem(&self.name()).to_owned())
+    }
+
     /// Finds out by its beginning what an input is.
-    fn read(&self, mut input: Box<dyn BufRead>) -> Result<Vec<Drawing>, Failure> {
+    fn read(&self, mut reader: Box<dyn BufRead>) -> Result<Vec<Drawing>, Failure> {
         let mut head = Vec::new();
         let cannot = |error: &io::Error| cannot_open(&self.input, error).to_string();
         // The first line that says anything.
         while head.iter().all(u8::is_ascii_whitespace) {
-            let read = (&mut input).take(trace::MAX_LINE as u64 + 1).read_until(b'\n', &mut head);
+            let read = (&mut reader).take(trace::MAX_LINE as u64 + 1).read_until(b'\n', &mut head);
             if read.map_err(|error| cannot(&error))? == 0 {
                 break;
             }
@@ -125,10 +137,10 @@ impl Draw {
         let first: Option<Map<String, Value>> = serde_json::from_slice(&head).ok();
         match first {
             Some(members) if is_layout(&members) => self.layout(&members),
-            Some(_) => self.trace(io::Cursor::new(head).chain(input)),
+            Some(_) => self.trace(io::Cursor::new(head).chain(reader)),
             // An object on several lines: a layout or a host.
             None => {
-                let more = (&mut input).take(MAX_OBJECT).read_to_end(&mut head);
+                let more = (&mut reader).take(MAX_OBJECT).read_to_end(&mut head);
                 more.map_err(|error| cannot(&error))?;
                 match serde_json::from_slice::<Map<String, Value>>(&head) {
                     Ok(members) if is_layout(&members) => self.layout(&members),
@@ -142,7 +154,7 @@ impl Draw {
                     }
                     Err(error) => Err(format!(
                         "{}:{}:{}: expected a trace, a host or a layout: {}",
-                        self.input,
+                        self.name(),
                         error.line(),
                         error.column(),
                         error.to_string().split(" at line").next().unwrap_or_default()
@@ -154,49 +166,43 @@ impl Draw {
 
     fn layout(&self, members: &Map<String, Value>) -> Result<Vec<Drawing>, Failure> {
         if self.at.is_some() {
-            return Err(format!("{}: expected a trace with --at, found a layout", self.input));
+            return Err(format!("{}: expected a trace with --at, found a layout", self.name()));
         }
-        let layout = Layout::read(members).map_err(|why| format!("{}: {why}", self.input))?;
-        let title = self.title.clone().or(layout.name).unwrap_or_else(|| stem(&self.input).into());
+        let layout = Layout::read(members).map_err(|why| format!("{}: {why}", self.name()))?;
+        let title = self.title.clone().or(layout.name).unwrap_or_else(|| self.title());
         let Some(name) = &self.host else {
             let columns = vec![layout.column];
             let subtitle = "a guest's layout".into();
             return Ok(vec![Drawing::Scene(Scene { title, subtitle, columns, marks: Vec::new() })]);
         };
-        let header = match hosts::header(name) {
-            Some(header) => header,
-            None => header_of(name).map_err(|error| error.to_string())?,
-        };
-        let session = machine(&header, name).map_err(|error| error.to_string())?;
-        let scenes = beside(session.host(), name, &title, &layout.column);
+        let header = input::host(name)?;
+        let name = shown(name);
+        let session = machine(&header, &name).map_err(|error| error.to_string())?;
+        let scenes = beside(session.host(), &name, &title, &layout.column);
         Ok(scenes.into_iter().map(Drawing::Scene).collect())
     }
 
     fn host_scenes(&self, header: &Map<String, Value>) -> Result<Vec<Drawing>, Failure> {
-        let session = machine(header, &self.input).map_err(|error| error.to_string())?;
+        let session = machine(header, &self.name()).map_err(|error| error.to_string())?;
         self.scenes_of(&session)
     }
 
     fn scenes_of<R: BufRead>(&self, session: &Session<R>) -> Result<Vec<Drawing>, Failure> {
         if self.at.is_some() {
-            return Err(format!("{}: expected a trace with --at, found a host", self.input));
+            return Err(format!("{}: expected a trace with --at, found a host", self.name()));
         }
-        let title = self.title.as_deref().unwrap_or_else(|| stem(&self.input));
-        Ok(host::scenes(session.host(), title).into_iter().map(Drawing::Scene).collect())
+        Ok(host::scenes(session.host(), &self.title()).into_iter().map(Drawing::Scene).collect())
     }
 
     fn trace(&self, input: impl BufRead) -> Result<Vec<Drawing>, Failure> {
         let mut options = Options::default();
         if let Some(name) = &self.host {
-            options.machine = Some(match hosts::header(name) {
-                Some(header) => header,
-                None => header_of(name).map_err(|error| error.to_string())?,
-            });
+            options.machine = Some(input::host(name)?);
         }
-        let reader = Reader::new(input, self.input.as_str());
+        let reader = Reader::new(input, self.name());
         let mut session = Session::start(reader, &options).map_err(|error| error.to_string())?;
         for note in session.notes() {
-            eprintln!("softvfio: {}: {note}", self.input);
+            eprintln!("softvfio: {}: {note}", self.name());
         }
         session.watch();
         let mut recorder = Recorder::default();
@@ -215,24 +221,24 @@ impl Draw {
             return self.scenes_of(&session);
         }
         if let Some(at) = self.at.filter(|at| *at > requests || *at == 0) {
-            let file = &self.input;
+            let file = self.name();
             return Err(format!(
                 "{file}: expected a request from 1 to {requests}, found --at {at}"
             ));
         }
         let stories = self.chosen(recorder.finish())?;
-        let title = self.title.as_deref().unwrap_or_else(|| stem(&self.input));
+        let title = self.title();
         let drawing = |story: Story| match self.at {
-            Some(_) if self.json => Drawing::Scene(story.whole_scene(title)),
-            Some(_) => Drawing::Scene(story.scene(title)),
-            None => Drawing::Film(Film::of(&story, title), Box::new(story)),
+            Some(_) if self.json => Drawing::Scene(story.whole_scene(&title)),
+            Some(_) => Drawing::Scene(story.scene(&title)),
+            None => Drawing::Film(Film::of(&story, &title), Box::new(story)),
         };
         Ok(stories.into_iter().map(drawing).collect())
     }
 
     /// The containers to draw.
     fn chosen(&self, mut stories: Vec<Story>) -> Result<Vec<Story>, Failure> {
-        let file = &self.input;
+        let file = self.name();
         if let Some(number) = self.container {
             stories.retain(|s| s.container.0 == number);
             if stories.is_empty() {
@@ -269,10 +275,6 @@ fn machine(
 ) -> Result<Session<io::Cursor<Vec<u8>>>, ReadError> {
     let line = Value::Object(header.clone()).to_string();
     Session::start(Reader::new(io::Cursor::new(line.into_bytes()), name), &Options::default())
-}
-
-fn exists(file: &str) -> bool {
-    std::path::Path::new(file).exists()
 }
 
 fn lines(text: &[u8]) -> usize {

@@ -1,13 +1,14 @@
 //! `softvfio trace`: traces from what other programs log.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use trace::import::{Format, Imported, format_of, import};
 
+use crate::input::{cannot_open, shown};
 use crate::progress;
-use crate::replay::cannot_open;
 
 /// The input cannot be read, or nothing of it can be used.
 const UNREADABLE: u8 = 2;
@@ -35,7 +36,7 @@ What is missing is said on standard error: strace shows no structures, so it has
 logs no answers but failures. Exit status: 0, or 2 when nothing can be imported.")]
 pub(crate) struct Import {
     /// The log; `-` is standard input.
-    file: String,
+    file: OsString,
     /// Who wrote it; found out from its lines when not said.
     #[arg(long, value_enum)]
     format: Option<Writer>,
@@ -67,9 +68,9 @@ impl Trace {
 
 impl Import {
     fn import(&self) -> Result<(), String> {
-        let file = &self.file;
-        let (mut reader, bar) =
-            progress::reader(file).map_err(|error| cannot_open(file, &error).to_string())?;
+        let file = &*shown(&self.file);
+        let (mut reader, bar) = progress::reader(&self.file)
+            .map_err(|error| cannot_open(&self.file, &error).to_string())?;
         let mut head = Vec::new();
         let format = match self.format {
             Some(Writer::Strace) => Format::Strace,
@@ -111,12 +112,13 @@ impl Import {
                 return Ok(format);
             }
         }
-        Err(format!("{}: expected strace's or QEMU's log, found neither (see --format)", self.file))
+        let file = shown(&self.file);
+        Err(format!("{file}: expected strace's or QEMU's log, found neither (see --format)"))
     }
 
     /// What was made of the log, and what could not be.
     fn report(&self, imported: &Imported) {
-        let file = &self.file;
+        let file = &*shown(&self.file);
         let (requests, read) = (imported.requests, imported.read);
         eprintln!("softvfio: {file}: {requests} requests from {read} lines");
         if let Some(host) = &self.host {

@@ -7,7 +7,9 @@ mod draw;
 mod explain;
 mod host;
 mod import;
+mod input;
 mod manual;
+mod output;
 mod picture;
 mod plan;
 mod progress;
@@ -64,7 +66,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         // A program may exit with any code; ours is one that few do.
-        if error.use_stderr() && std::env::args().nth(1).as_deref() == Some("run") {
+        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|name| name == "run") {
             let text = error.render().to_string();
             eprintln!("softvfio: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
             std::process::exit(run::FAILED.into());

@@ -1,6 +1,5 @@
 //! `softvfio completions` and `softvfio man`: from the same source as `--help`.
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use crate::Cli;
+use crate::output::print;
 
 /// The output cannot be written.
 const UNWRITABLE: u8 = 2;
@@ -33,8 +33,10 @@ pub(crate) struct Man {
 impl Completions {
     /// Writes them.
     pub(crate) fn run(self) -> ExitCode {
-        clap_complete::generate(self.shell, &mut Cli::command(), "softvfio", &mut io::stdout());
-        ExitCode::SUCCESS
+        // Into memory first: the generator panics when it cannot write.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "softvfio", &mut script);
+        print(&String::from_utf8_lossy(&script), 0, UNWRITABLE)
     }
 }
 

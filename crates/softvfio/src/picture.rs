@@ -1,9 +1,12 @@
 //! What commands draw, and where a picture goes.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 
 use draw::{Column, Film, Picture, Scene, Story, host, svg};
 use iommu::Host;
+
+use crate::input::shown;
 
 /// What is to be drawn.
 pub(crate) enum Drawing {
@@ -14,7 +17,7 @@ pub(crate) enum Drawing {
 }
 
 /// Writes a picture of all drawings to a file, `-` being standard output.
-pub(crate) fn write_svg(drawings: &[Drawing], file: &str) -> Result<(), String> {
+pub(crate) fn write_svg(drawings: &[Drawing], file: &OsStr) -> Result<(), String> {
     let mut picture = Picture::default();
     for drawing in drawings {
         picture.append(match drawing {
@@ -26,7 +29,7 @@ pub(crate) fn write_svg(drawings: &[Drawing], file: &str) -> Result<(), String> 
     if file == "-" {
         return written(io::stdout().lock().write_all(text.as_bytes()), "-");
     }
-    written(std::fs::write(file, text), file)
+    written(std::fs::write(file, text), &shown(file))
 }
 
 /// A guest beside each kind of group of a host, with what collides marked.

@@ -1,7 +1,7 @@
 //! `softvfio plan`: a guest's layout checked against a host.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -73,7 +73,7 @@ pub(crate) struct Plan {
     /// Also draw the layout beside the host, as SVG, to this file (`-`: standard output, in place of
     /// text).
     #[arg(long, value_name = "FILE")]
-    svg: Option<String>,
+    svg: Option<OsString>,
 }
 
 impl Plan {
@@ -97,7 +97,7 @@ impl Plan {
     }
 
     fn answer(&self) -> Result<(String, u8), String> {
-        if self.json && self.svg.as_deref() == Some("-") {
+        if self.json && self.svg.as_deref().is_some_and(|file| file == "-") {
             return Err("--svg -: expected a file: standard output has the JSON".into());
         }
         let planned = self.planned().map_err(|bad| bad.to_string())?;
@@ -256,12 +256,5 @@ fn wish(option: &str, text: &str, name: String, rest: &str) -> Result<Wish, BadI
 
 /// Writes text; a reader who has seen enough is no failure.
 pub(crate) fn print(text: &str, status: u8) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("softvfio: cannot write: {error}");
-            ExitCode::from(BAD_INPUT)
-        }
-        _ => ExitCode::from(status),
-    }
+    crate::output::print(text, status, BAD_INPUT)
 }

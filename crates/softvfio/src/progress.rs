@@ -1,17 +1,20 @@
 //! How far reading a file has come, on standard error; nothing when that is no terminal, or when it is
 //! done before anybody wonders.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::input::shown;
+
 /// Files below this are read before a bar could be seen.
 const LARGE: u64 = 4 << 20;
 
 /// A reader of `file` that shows how far it is, and the bar, to be cleared at the end.
-pub(crate) fn reader(file: &str) -> io::Result<(Box<dyn BufRead>, ProgressBar)> {
+pub(crate) fn reader(file: &OsStr) -> io::Result<(Box<dyn BufRead>, ProgressBar)> {
     if file == "-" {
         return Ok((Box::new(BufReader::new(io::stdin())), ProgressBar::hidden()));
     }
@@ -25,7 +28,7 @@ pub(crate) fn reader(file: &str) -> io::Result<(Box<dyn BufRead>, ProgressBar)> 
     if let Ok(style) = style {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_prefix(file.to_owned());
+    bar.set_prefix(shown(file));
     bar.enable_steady_tick(Duration::from_millis(500));
     let read = BufReader::with_capacity(1 << 18, bar.wrap_read(opened));
     Ok((Box::new(read), bar))

@@ -1,15 +1,15 @@
 //! `softvfio replay`.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 use iommu::Dialect;
-use serde_json::{Map, Value};
 use trace::{Facts, Options, ReadError, Reader, Session, Step, Tally, hosts, report};
 use vfio::Abi;
+
+use crate::input::{host, open, shown, text};
 
 /// Every answer was the recorded one.
 const ALL_MATCHED: u8 = 0;
@@ -26,11 +26,11 @@ const UNREADABLE: u8 = 2;
 pub(crate) struct Replay {
     /// Traces or scripts; `-` is standard input. Each starts on a fresh machine.
     #[arg(required_unless_present = "host", value_name = "FILE")]
-    files: Vec<String>,
+    files: Vec<OsString>,
     /// Take the machine from a built-in host, or from the header (first line) of a file. `help`
     /// lists the built-in ones.
     #[arg(long, value_name = "NAME|FILE")]
-    host: Option<String>,
+    host: Option<OsString>,
     /// Speak these numbers, whatever the header says.
     #[arg(long, value_name = "NAME", value_parser = ["kernel", "reviewed", "msi-v6"])]
     abi: Option<String>,
@@ -39,7 +39,7 @@ pub(crate) struct Replay {
     dialect: Option<String>,
     /// Descriptions of machines and devices to use before the built-in ones.
     #[arg(long, value_name = "FILE")]
-    devices: Option<String>,
+    devices: Option<OsString>,
     /// Say of each refused request why.
     #[arg(long)]
     explain: bool,
@@ -54,13 +54,19 @@ pub(crate) struct Replay {
 /// Why a replay ended early.
 enum Failure {
     /// An input is unreadable.
-    Read(ReadError),
+    Read(String),
     /// The output cannot be written.
     Write(io::Error),
 }
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
+        Self::Read(error.to_string())
+    }
+}
+
+impl From<String> for Failure {
+    fn from(error: String) -> Self {
         Self::Read(error)
     }
 }
@@ -99,7 +105,7 @@ impl Replay {
     }
 
     fn replay_all(&self, out: &mut dyn Write) -> Result<u8, Failure> {
-        if self.host.as_deref() == Some("help") {
+        if self.host.as_deref().is_some_and(|host| host == "help") {
             for (name, about) in hosts::list() {
                 writeln!(out, "{name:20} {about}")?;
             }
@@ -137,15 +143,15 @@ impl Replay {
         })
     }
 
-    fn options(&self) -> Result<Options, ReadError> {
+    fn options(&self) -> Result<Options, Failure> {
         let mut options = Options::default();
         if let Some(name) = &self.dialect {
             options.dialect = Dialect::named(name);
         }
         if let Some(file) = &self.devices {
-            let text = std::fs::read_to_string(file).map_err(|error| cannot_open(file, &error))?;
+            let text = text(file)?;
             options.facts = Facts::with(&text).map_err(|(line, column, expected)| ReadError {
-                file: file.clone(),
+                file: shown(file),
                 line: line as u64,
                 column,
                 expected,
@@ -153,22 +159,20 @@ impl Replay {
         }
         options.abi = self.abi.as_deref().and_then(Abi::named);
         if let Some(name) = &self.host {
-            options.machine = Some(match hosts::header(name) {
-                Some(header) => header,
-                None => header_of(name)?,
-            });
+            options.machine = Some(host(name)?);
         }
         Ok(options)
     }
 
     fn replay(
         &self,
-        file: &str,
+        name: &OsStr,
         options: &Options,
         tally: &mut Tally,
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
-        let mut session = Session::start(Reader::new(open(file)?, file), options)?;
+        let file = &*shown(name);
+        let mut session = Session::start(Reader::new(open(name)?, file), options)?;
         for note in session.notes() {
             eprintln!("softvfio: {file}: {note}");
         }
@@ -200,33 +204,4 @@ impl Replay {
         }
         Ok(())
     }
-}
-
-/// The header of a host's file.
-pub(crate) fn header_of(file: &str) -> Result<Map<String, Value>, ReadError> {
-    let error = |expected: String| ReadError { file: file.into(), line: 1, column: 0, expected };
-    if !file.contains(['/', '.']) && file != "-" && !Path::new(file).exists() {
-        let names = hosts::names();
-        return Err(ReadError { line: 0, ..error(format!("a file, or a host: one of {names}")) });
-    }
-    let line = Reader::new(open(file)?, file).read_line()?;
-    let Some(line) = line else {
-        return Err(error("a header on the first line, found an empty file".into()));
-    };
-    Ok(line.to_map())
-}
-
-pub(crate) fn open(file: &str) -> Result<Box<dyn BufRead>, ReadError> {
-    if file == "-" {
-        return Ok(Box::new(BufReader::new(io::stdin())));
-    }
-    match File::open(file) {
-        Ok(opened) => Ok(Box::new(BufReader::with_capacity(1 << 16, opened))),
-        Err(error) => Err(cannot_open(file, &error)),
-    }
-}
-
-pub(crate) fn cannot_open(file: &str, error: &io::Error) -> ReadError {
-    let expected = format!("a readable file: {error}");
-    ReadError { file: file.to_owned(), line: 0, column: 0, expected }
 }

@@ -20,6 +20,8 @@ use supervise::show::Show;
 use trace::hosts;
 use vfio::Abi;
 
+use crate::input;
+use crate::output::print;
 use crate::topology::Topology;
 
 /// The exit code when softvfio itself fails.
@@ -47,7 +49,7 @@ pub(crate) struct Run {
 
     /// The host: a built-in one, or a file with a header; `help` lists the built-in ones
     #[arg(long, value_name = "NAME|FILE")]
-    host: Option<String>,
+    host: Option<OsString>,
 
     /// A TOML file: host = "NAME", allow_unsafe_interrupts = true, and for each device a table in
     /// `device` with kind = "KIND" and the keys of --device
@@ -114,12 +116,11 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(&self) -> ExitCode {
-        let asked = |text: &String| text == "help";
-        if self.host.as_ref().is_some_and(asked) {
-            return print(&host_help());
+        if self.host.as_ref().is_some_and(|host| host == "help") {
+            return print(&host_help(), 0, FAILED);
         }
-        if self.devices.iter().any(asked) {
-            return print(&device_help());
+        if self.devices.iter().any(|device| device == "help") {
+            return print(&device_help(), 0, FAILED);
         }
         match self.session() {
             Ok(report) => ExitCode::from(self.exit_code(&report)),
@@ -135,7 +136,7 @@ impl Run {
         let (command, args) = self.program.split_first().ok_or(missing)?;
         let mut ready = self.machine()?.place().map_err(|error| error.to_string())?;
         let cannot = |path: &PathBuf| {
-            let path = path.display().to_string();
+            let path = input::shown(path.as_os_str());
             move |error: io::Error| format!("{path}: {error}")
         };
         let mut json = None;
@@ -191,7 +192,7 @@ impl Run {
         let topology = self.topology.as_deref().map(Topology::read).transpose()?;
         let topology = topology.unwrap_or_default();
         if let Some(host) = self.host.as_ref().or(topology.host.as_ref()) {
-            session = session.host(host);
+            session = session.host_header(input::host(host)?);
         }
         let unsafe_interrupts = self.allow_unsafe_interrupts || topology.allow_unsafe_interrupts;
         session = session.allow_unsafe_interrupts(unsafe_interrupts);
@@ -241,13 +242,6 @@ impl Run {
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     u8::try_from(code.unwrap_or(255)).unwrap_or(255)
-}
-
-fn print(text: &str) -> ExitCode {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(FAILED),
-    }
 }
 
 fn host_help() -> String {

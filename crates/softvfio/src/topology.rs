@@ -12,16 +12,19 @@
 //!
 //! The keys are those of `--device`.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use supervise::kinds::DeviceSpec;
 use supervise::session::EmulatedDevice;
 use toml::{Table, Value};
 
+use crate::input;
+
 /// What a file describes.
 #[derive(Default)]
 pub(crate) struct Topology {
-    pub(crate) host: Option<String>,
+    pub(crate) host: Option<OsString>,
     pub(crate) allow_unsafe_interrupts: bool,
     pub(crate) devices: Vec<EmulatedDevice>,
 }
@@ -30,7 +33,7 @@ impl Topology {
     /// Reads a file and makes its devices.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+        let text = input::text(path.as_os_str()).map_err(|error| error.to_string())?;
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
             format!("{name}:{line}: {}", error.message())
@@ -69,9 +72,9 @@ fn read(table: Table, beside: &Path) -> Result<Topology, String> {
 }
 
 /// A built-in host, or a file beside ours.
-fn find_host(host: &str, beside: &Path) -> String {
+fn find_host(host: &str, beside: &Path) -> OsString {
     let built_in = trace::hosts::list().any(|(name, _)| name == host);
-    if built_in { host.into() } else { beside.join(host).to_string_lossy().into_owned() }
+    if built_in { host.into() } else { beside.join(host).into_os_string() }
 }
 
 fn device(value: Value, beside: &Path) -> Result<EmulatedDevice, String> {
@@ -110,10 +113,10 @@ mod tests {
         let text = "host = \"x86-amd\"\nallow_unsafe_interrupts = true\n[[device]]\nkind = \"nvme\"\nsize = \"64M\"\ngroup = 3\n\
                     readonly = true\n[[device]]\nkind = \"edu\"\naddr = \"0000:09:00.0\"\n";
         let topology = of(text).unwrap();
-        assert_eq!(topology.host.as_deref(), Some("x86-amd"));
         assert!(topology.allow_unsafe_interrupts);
         assert_eq!(topology.devices.len(), 2);
         assert_eq!((topology.devices[0].group, topology.devices[1].group), (Some(3), None));
+        assert_eq!(topology.host.unwrap(), "x86-amd");
         assert_eq!(of("host = \"mine.json\"").unwrap().host.unwrap(), "/nowhere/mine.json");
     }
 

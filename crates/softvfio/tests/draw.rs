@@ -205,7 +205,7 @@ fn bad_input_is_one_line_with_a_place() {
             b"",
             "x86-amd: expected a trace with --at, found a host",
         ),
-        (&["draw", GUEST, "--host", "moon"], b"", "moon: expected a file, or a host"),
+        (&["draw", GUEST, "--host", "moon"], b"", "moon: expected a file, or a built-in host"),
         (&["draw", GUEST, "--svg", "/nowhere/a.svg"], b"", "/nowhere/a.svg: cannot write"),
         (&["explain", "/nowhere:3"], b"", "/nowhere: expected a readable file"),
         (&["explain", "--host", "x86-amd"], b"", "expected a TRACE, or --map"),

@@ -181,7 +181,9 @@ fn built_in_hosts_are_listed_by_name() {
     let out = replay(&["--host", "moon", "-"], "{}");
     assert_eq!(out.status.code(), Some(2));
     let message = text(&out.stderr);
-    assert!(message.starts_with("softvfio: moon: expected a file, or a host: one of x86-intel, "));
+    assert!(
+        message.starts_with("softvfio: moon: expected a file, or a built-in host: x86-intel, ")
+    );
     assert_eq!(replay(&["--host", "mixed"], "").status.code(), Some(2));
 }
 

@@ -89,10 +89,10 @@ fn what_fails_is_one_line_and_125() {
         (&["run", "--nonsense", "--", "true"][..], "unexpected argument '--nonsense'"),
         (&["run"], "a program is missing"),
         (&["run", "-d", "moon", "--", "true"], "--device: there is no device \"moon\""),
-        (&["run", "--host", "moon", "--", "true"], "moon is no built-in host"),
+        (&["run", "--host", "moon", "--", "true"], "moon: expected a file, or a built-in host: x86-intel, "),
         (&["run", "--memlock", "much", "--", "true"], "--memlock: expected unlimited"),
         (&["run", "--dialect", "5", "--", "true"], "[possible values: 6.1, 6.12, 7.3]"),
-        (&["run", "--topology", "/nonexistent", "--", "true"], "/nonexistent: No such file"),
+        (&["run", "--topology", "/nonexistent", "--", "true"], "/nonexistent: expected a readable file: No such file"),
         (&["run", "--report", "/nonexistent/a", "--", "true"], "/nonexistent/a: No such file"),
         (&["run", "--trace", "/nonexistent/a", "--", "true"], "/nonexistent/a: No such file"),
     ] {

@@ -32,8 +32,16 @@ pub(super) fn script(ask: &Explain, header: &Map<String, Value>) -> Result<Vec<u
     if devices.is_empty() {
         devices.extend(names().next());
     }
-    if devices.is_empty() || devices.len() > 8 {
-        return Err(format!("expected one to eight devices, found {}", devices.len()));
+    let host = || ask.host.as_deref().map(crate::input::shown).unwrap_or_default();
+    if devices.is_empty() {
+        return Err(format!("--host {}: expected a host with a device, found none", host()));
+    }
+    if devices.len() > 8 {
+        return Err(format!("--device: expected at most eight devices, found {}", devices.len()));
+    }
+    // The modelled process has no larger memory.
+    if let Some((_, size)) = maps.iter().find(|(_, size)| *size >= 1 << 63) {
+        return Err(format!("--map: expected a size below 2^63, found {size:#x}"));
     }
     let mut lines = vec![Value::Object(header.clone())];
     let size = maps.iter().map(|(_, size)| *size).max().unwrap_or(0).max(1);

@@ -4,16 +4,18 @@ mod ask;
 mod report;
 mod rules;
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufReader, Cursor, IsTerminal, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use clap::Args;
 use draw::story::{Recorder, Story};
 use iommu::Dialect;
-use trace::{Options, Outcome, Reader, Session, Step, hosts};
+use trace::{Options, Outcome, Reader, Session, Step};
 
-use crate::progress;
-use crate::replay::{cannot_open, header_of};
+use crate::input::{cannot_open, exists, shown};
+use crate::{input, progress};
 
 /// The kernels whose answers are compared.
 const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
@@ -34,10 +36,10 @@ read (file:line:column: what was expected).")]
 pub(crate) struct Explain {
     /// A trace or script, and which request of it.
     #[arg(value_name = "TRACE[:REQUEST]", required_unless_present = "host")]
-    trace: Option<String>,
+    trace: Option<OsString>,
     /// The machine: a built-in host, or the header of a file.
     #[arg(long, value_name = "NAME|FILE")]
-    host: Option<String>,
+    host: Option<OsString>,
     /// Map memory there: IOVA+SIZE, as in 0x8000000+2M.
     #[arg(long, value_name = "IOVA+SIZE", requires = "host", conflicts_with = "trace")]
     map: Vec<String>,
@@ -65,6 +67,8 @@ pub(crate) struct Explain {
 pub(crate) struct Case {
     /// The file.
     pub(crate) file: String,
+    /// There is no file: its requests stand on the command line.
+    pub(crate) typed: bool,
     /// The request.
     pub(crate) outcome: Outcome,
     /// What is in address spaces, before or, of a refused request, also after it.
@@ -113,14 +117,17 @@ impl Explain {
         let mut options = Options::default();
         let header = match &self.host {
             None => None,
-            Some(name) => Some(match hosts::header(name) {
-                Some(header) => header,
-                None => header_of(name).map_err(|error| error.to_string())?,
-            }),
+            Some(name) => Some(input::host(name)?),
         };
         options.dialect = self.dialect.as_deref().and_then(Dialect::named);
         let Some(trace) = &self.trace else {
-            let script = ask::script(self, &header.unwrap_or_default())?;
+            let (Some(host), Some(header)) = (&self.host, header) else {
+                return Err("expected a TRACE, or --host and --map, --unmap or the like".into());
+            };
+            // With what it takes from a built-in host.
+            let host =
+                trace::profile::read(&header).map_err(|why| format!("{}: {why}", shown(host)))?;
+            let script = ask::script(self, &host.header)?;
             let source = Source::Text { name: "the command line".into(), text: script };
             return explained(&source, Wanted::Asked, &options);
         };
@@ -129,7 +136,7 @@ impl Explain {
         let source = if file == "-" {
             let mut text = Vec::new();
             let read = std::io::stdin().read_to_end(&mut text);
-            read.map_err(|error| cannot_open("-", &error).to_string())?;
+            read.map_err(|error| cannot_open(file, &error).to_string())?;
             Source::Text { name: "-".into(), text }
         } else {
             Source::File(file.to_owned())
@@ -140,22 +147,22 @@ impl Explain {
 }
 
 /// A trace's name, and the request that follows it.
-fn split(trace: &str) -> (&str, Option<u64>) {
-    if std::path::Path::new(trace).exists() {
+fn split(trace: &OsStr) -> (&OsStr, Option<u64>) {
+    let bytes = trace.as_bytes();
+    if exists(trace) {
         return (trace, None);
     }
-    match trace.rsplit_once(':') {
-        Some((file, number)) => match number.parse() {
-            Ok(number) => (file, Some(number)),
-            Err(_) => (trace, None),
-        },
+    let parts = bytes.iter().rposition(|byte| *byte == b':').map(|at| bytes.split_at(at));
+    let number = |text: &[u8]| std::str::from_utf8(text.get(1..)?).ok()?.parse().ok();
+    match parts.and_then(|(file, rest)| Some((file, number(rest)?))) {
+        Some((file, number)) => (OsStr::from_bytes(file), Some(number)),
         None => (trace, None),
     }
 }
 
 /// Where requests come from; read once for each kernel.
 enum Source {
-    File(String),
+    File(OsString),
     Text { name: String, text: Vec<u8> },
 }
 
@@ -171,9 +178,10 @@ enum Wanted {
 }
 
 impl Source {
-    fn name(&self) -> &str {
+    fn name(&self) -> String {
         match self {
-            Self::File(name) | Self::Text { name, .. } => name,
+            Self::File(name) => shown(name),
+            Self::Text { name, .. } => name.clone(),
         }
     }
 
@@ -191,6 +199,7 @@ impl Source {
 
 fn explained(source: &Source, wanted: Wanted, options: &Options) -> Result<Option<Case>, String> {
     let Some(mut case) = found(source, wanted, options)? else { return Ok(None) };
+    case.typed = wanted == Wanted::Asked;
     // The same requests under the other kernels.
     let number = case.outcome.request;
     for name in KERNELS {
@@ -220,7 +229,7 @@ enum Found {
 /// Replays up to the request that is wanted; again, when only the end shows which one that is.
 fn found(source: &Source, wanted: Wanted, options: &Options) -> Result<Option<Case>, String> {
     let (reader, bar) = source.open()?;
-    let found = replay(reader, source.name(), wanted, options);
+    let found = replay(reader, &source.name(), wanted, options);
     bar.finish_and_clear();
     match found? {
         Found::Case(case) => Ok(Some(*case)),
@@ -273,6 +282,7 @@ fn replay(
     }
     let case = |(outcome, stories): (Outcome, Vec<Story>)| Case {
         file: name.to_owned(),
+        typed: false,
         outcome,
         stories,
         dialect,

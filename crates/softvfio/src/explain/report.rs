@@ -64,7 +64,10 @@ pub(super) fn text(case: &Case, colour: bool) -> String {
     let outcome = &case.outcome;
     let mut out = String::new();
     let asked = Value::Object(outcome.asked()).to_string();
-    let place = format!("{}:{}", case.file, outcome.line);
+    let place = match case.typed {
+        true => case.file.clone(),
+        false => format!("{}:{}", case.file, outcome.line),
+    };
     let _ = writeln!(out, "request {} ({place})", paint("1", &outcome.request.to_string()));
     let _ = writeln!(out, "  {asked}");
     if let Some(range) = range(outcome) {
@@ -132,7 +135,10 @@ pub(super) fn text(case: &Case, colour: bool) -> String {
     if !case.other.is_empty() {
         let _ = writeln!(out, "\n{}", paint("1", "Refused after it"));
         for (request, op) in case.other.iter().take(SHOWN) {
-            let _ = writeln!(out, "  softvfio explain {}:{request}   {op}", case.file);
+            let _ = match case.typed {
+                true => writeln!(out, "  request {request}   {op}"),
+                false => writeln!(out, "  softvfio explain {}:{request}   {op}", case.file),
+            };
         }
         if case.other.len() > SHOWN {
             let _ = writeln!(out, "  and {} more", case.other.len() - SHOWN);
