@@ -14,7 +14,7 @@ use supervise::control::ControlSocket;
 use supervise::kinds::{self, COMMON_KEYS, DeviceSpec, KINDS};
 use supervise::record::{Recorded, Recorder};
 use supervise::report::{Report, own_memlock};
-use supervise::sandbox::Interrupts;
+use supervise::sandbox::Signals;
 use supervise::session::{Program, Session};
 use supervise::show::Show;
 use trace::hosts;
@@ -37,7 +37,11 @@ Examples:
   softvfio run --strict --report report.json --topology rig.toml -- cargo test
 
 Exit status: the program's; 128 and its number after a signal; 125 when softvfio fails; with
---strict 99 when the report has an error or a warning.";
+--strict 99 when the report has an error or a warning.
+
+SIGTERM, SIGINT and SIGHUP are passed on to the program; after 5 seconds, or a second one, it is
+killed, with all that it started. The report comes all the same; the exit status is 128 and the
+signal's number. Ctrl-C is the program's own matter, unless it comes twice within 2 seconds.";
 
 /// Run a program on a software IOMMU with emulated devices.
 #[derive(Args)]
@@ -161,9 +165,8 @@ impl Run {
             control.map_err(|error| format!("--control {}: {error}", path.display()))
         });
         let _socket = socket.transpose()?;
-        let interrupts = Interrupts::ignore();
-        let report = ready.run(&Program::new(command).args(args));
-        drop(interrupts);
+        let signals = Signals::take().map_err(|error| format!("signals: {error}"))?;
+        let report = ready.stop_on(signals).run(&Program::new(command).args(args));
         let report = report.map_err(|error| error.to_string())?;
         if let Some((recorder, path)) = recorder {
             let recorded = recorder.finish().map_err(cannot(path))?;
@@ -233,7 +236,10 @@ impl Run {
         let strict = self.strict || self.error_exitcode.is_some();
         match strict && report.has_bugs() {
             true => self.error_exitcode.unwrap_or(BUGS),
-            false => exit_code(report.status),
+            false => match report.stopped {
+                Some(stopped) => u8::try_from(128 + stopped.signal).unwrap_or(u8::MAX),
+                None => exit_code(report.status),
+            },
         }
     }
 }
@@ -284,6 +290,7 @@ mod tests {
         };
         let report = Report {
             status: ExitStatus::from_raw(status),
+            stopped: None,
             shadowed: Vec::new(),
             devices: Vec::new(),
             requests: 0,

@@ -2,9 +2,8 @@
 //!
 //! Where a world cannot be made, or a program is missing, the tests print `skipped:` and why.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 
 fn softvfio(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_softvfio"));
@@ -89,10 +88,16 @@ fn what_fails_is_one_line_and_125() {
         (&["run", "--nonsense", "--", "true"][..], "unexpected argument '--nonsense'"),
         (&["run"], "a program is missing"),
         (&["run", "-d", "moon", "--", "true"], "--device: there is no device \"moon\""),
-        (&["run", "--host", "moon", "--", "true"], "moon: expected a file, or a built-in host: x86-intel, "),
+        (
+            &["run", "--host", "moon", "--", "true"],
+            "moon: expected a file, or a built-in host: x86-intel, ",
+        ),
         (&["run", "--memlock", "much", "--", "true"], "--memlock: expected unlimited"),
         (&["run", "--dialect", "5", "--", "true"], "[possible values: 6.1, 6.12, 7.3]"),
-        (&["run", "--topology", "/nonexistent", "--", "true"], "/nonexistent: expected a readable file: No such file"),
+        (
+            &["run", "--topology", "/nonexistent", "--", "true"],
+            "/nonexistent: expected a readable file: No such file",
+        ),
         (&["run", "--report", "/nonexistent/a", "--", "true"], "/nonexistent/a: No such file"),
         (&["run", "--trace", "/nonexistent/a", "--", "true"], "/nonexistent/a: No such file"),
     ] {
@@ -178,45 +183,4 @@ fn qemu_img_is_recorded_and_replayed() {
     assert!(replayed.status.success(), "{said}");
     let counts: Vec<u64> = said.split(' ').filter_map(|word| word.parse().ok()).collect();
     assert!(counts[0] > 20 && counts[0] == counts[1], "{said}");
-}
-
-fn wait(child: &mut Child, limit: Duration) -> Option<std::process::ExitStatus> {
-    let deadline = Instant::now() + limit;
-    while Instant::now() < deadline {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    None
-}
-
-/// A terminal's interrupt is the program's; SIGTERM ends all.
-#[test]
-fn signals() {
-    if !can_run() {
-        return;
-    }
-    let ready = Temporary::new("ready");
-    let script = "echo $$ > \"$0\"; trap '' INT; exec sleep 60";
-    for (signal, ends) in [("INT", false), ("TERM", true)] {
-        let _ = std::fs::remove_file(&ready.0);
-        let args = ["run", "-q", "-d", "edu,mmio=none", "--", "sh", "-c", script, ready.name()];
-        let mut child = softvfio(&args).spawn().unwrap();
-        while !has_line(&ready.0) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
-        let limit = if ends { Duration::from_secs(30) } else { Duration::from_millis(300) };
-        assert_eq!(wait(&mut child, limit).is_some(), ends, "{signal}");
-        if !ends {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-fn has_line(path: &Path) -> bool {
-    std::fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n'))
 }

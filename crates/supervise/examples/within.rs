@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use softvfio_supervise::sandbox::{Interrupts, Launch, SysFunction, SysGroup, Tree};
+use softvfio_supervise::sandbox::{Launch, SysFunction, SysGroup, Tree};
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -30,7 +30,6 @@ fn main() -> ExitCode {
         groups: vec![SysGroup { number: 17, kind: "DMA".into(), ..SysGroup::default() }],
         ..Tree::default()
     };
-    let _interrupts = Interrupts::ignore();
     let mut code = 0;
     for _ in 0..rounds {
         let begin = Instant::now();

@@ -33,6 +33,8 @@ use crate::session::MmioMode;
 pub struct Report {
     /// How it ended.
     pub status: ExitStatus,
+    /// Whether we were told to stop.
+    pub stopped: Option<Stopped>,
     /// Paths of the host's own devices and groups that ours hid from it.
     pub shadowed: Vec<PathBuf>,
     /// The devices, in the order in which they were placed.
@@ -49,6 +51,15 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Findings beyond those that are listed.
     pub more_findings: u64,
+}
+
+/// A signal told us to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Its number.
+    pub signal: i32,
+    /// The program did not end in time, or was not given any, and was killed.
+    pub killed: bool,
 }
 
 /// A device's part.

@@ -112,6 +112,7 @@ impl Reporter {
         };
         Report {
             status,
+            stopped: None,
             shadowed,
             devices: self.devices.iter().map(device).collect(),
             requests: load(&self.requests),

@@ -46,7 +46,16 @@ impl Report {
 
     fn write(&self, out: &mut String, colour: bool) -> fmt::Result {
         let [bold, plain] = if colour { ["\x1b[1m", "\x1b[0m"] } else { [""; 2] };
-        writeln!(out, "{bold}softvfio:{plain} {}", Ended(self.status))?;
+        write!(out, "{bold}softvfio:{plain} ")?;
+        if let Some(stopped) = self.stopped {
+            write!(out, "told to stop by {}: ", signal_name(stopped.signal))?;
+        }
+        match self.stopped {
+            Some(stopped) if stopped.killed && self.status.signal() == Some(9) => {
+                writeln!(out, "the program did not end, and was killed")?;
+            }
+            _ => writeln!(out, "{}", Ended(self.status))?,
+        }
         let width = |of: fn(&super::DeviceReport) -> usize| {
             self.devices.iter().map(of).max().unwrap_or_default()
         };
@@ -123,5 +132,14 @@ impl fmt::Display for Ended {
             (None, Some(signal)) => write!(f, "the program was ended by signal {signal}"),
             _ => f.write_str("the program ended"),
         }
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    match signal {
+        1 => "SIGHUP".into(),
+        2 => "SIGINT".into(),
+        15 => "SIGTERM".into(),
+        other => format!("signal {other}"),
     }
 }

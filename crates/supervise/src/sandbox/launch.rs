@@ -14,9 +14,9 @@ use super::additions::{Facts, additions};
 use super::error::{LaunchError, Stage};
 use super::filter::{self, Filter};
 use super::init::{self, Ends, Message, Prepared};
-use super::interrupts::Interrupts;
 use super::overlay::{Host, PlanError, ThisHost, plan};
 use super::processes::{Launched, Process, Processes};
+use super::signals::Signals;
 use super::tree::Tree;
 use crate::sys::process::{Exec, block_signals, fork};
 
@@ -130,7 +130,7 @@ impl<'a> Launch<'a> {
             .transpose()?;
         // Rust's runtime ignores SIGPIPE; a program does not expect that.
         let mut reset = vec![libc::SIGPIPE];
-        reset.extend(Interrupts::to_reset());
+        reset.extend(Signals::to_reset());
         let mut stdio = [None, None, None];
         for (slot, fd) in stdio.iter_mut().zip(self.stdio) {
             // Above the three, so that none is overwritten before it is used.

@@ -113,6 +113,19 @@ impl Processes {
         let _ = pidfd_send_signal(&self.init.pidfd, Signal::TERM);
     }
 
+    /// For another thread.
+    pub(crate) fn killer(&self) -> Result<Killer, LaunchError> {
+        let copy = |fd: &OwnedFd| {
+            let copied = rustix::io::fcntl_dupfd_cloexec(fd, 0);
+            copied.map_err(|errno| LaunchError::System { what: "copying a descriptor", errno })
+        };
+        let client = self.client();
+        Ok(Killer {
+            client: Process { pid: client.pid, pidfd: copy(&client.pidfd)? },
+            init: copy(&self.init.pidfd)?,
+        })
+    }
+
     /// Waits until nothing of what was started is left.
     pub fn wait_all(&mut self) {
         loop {
@@ -132,6 +145,32 @@ impl Processes {
         let Some(control) = &self.control else { return Ok(None) };
         Message::receive(control.as_fd())
             .map_err(|errno| LaunchError::System { what: "hearing from the client", errno })
+    }
+}
+
+/// Signals for what was started, from another thread.
+#[derive(Debug)]
+pub(crate) struct Killer {
+    client: Process,
+    init: OwnedFd,
+}
+
+impl Killer {
+    /// Sends a signal to the program; false when it has ended.
+    pub(crate) fn tell(&self, signal: i32) -> bool {
+        let signal = Signal::from_named_raw(signal);
+        signal.is_some_and(|signal| pidfd_send_signal(&self.client.pidfd, signal).is_ok())
+    }
+
+    /// As [`Processes::kill_all`].
+    pub(crate) fn kill_all(&self) {
+        let _ = pidfd_send_signal(&self.init, Signal::TERM);
+    }
+
+    /// Whether a terminal's signals for us go to the program as well.
+    pub(crate) fn client_is_in_our_group(&self) -> bool {
+        let group = rustix::process::getpgid(Some(self.client.pid));
+        group.is_ok_and(|group| group == rustix::process::getpgrp())
     }
 }
 

@@ -18,6 +18,7 @@
 mod bars;
 mod place;
 mod registers;
+mod stop;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -30,14 +31,16 @@ use serde_json::{Map, Value};
 use trace::profile::{self, Profile};
 use vfio::{Abi, DeviceId, System};
 
+pub use self::stop::GRACE;
 pub use crate::door::MmioMode;
 
 use self::bars::TrappedBars;
+use self::stop::Stopper;
 use crate::control::Control;
 use crate::door::{self, Door, Parts};
 use crate::mmio::Tracer;
 use crate::report::{Report, Reporter};
-use crate::sandbox::{Filter, Launch, LaunchError, Launched};
+use crate::sandbox::{Filter, Launch, LaunchError, Launched, Signals};
 use crate::watch::Watch;
 
 /// The host where none is named.
@@ -323,6 +326,7 @@ impl Session {
             watch: self.watch,
             memlock: self.memlock,
             as_root: self.as_root,
+            signals: None,
         })
     }
 }
@@ -340,6 +344,7 @@ pub struct Ready {
     watch: Vec<Arc<dyn Watch>>,
     memlock: Option<u64>,
     as_root: bool,
+    signals: Option<Signals>,
 }
 
 impl Ready {
@@ -353,6 +358,15 @@ impl Ready {
     #[must_use]
     pub fn watch(mut self, watch: Arc<dyn Watch>) -> Self {
         self.watch.push(watch);
+        self
+    }
+
+    /// These signals stop it: the program is told, all is killed when that has not ended after
+    /// [`GRACE`] or a second signal comes, and the report says so. A terminal's interrupt is the
+    /// program's, unless it comes twice.
+    #[must_use]
+    pub fn stop_on(mut self, signals: Signals) -> Self {
+        self.signals = Some(signals);
         self
     }
 
@@ -392,6 +406,13 @@ impl Ready {
         });
         let door = Arc::new(door.map_err(system("preparing /dev/vfio"))?);
         let running = self.control.start(&door);
+        let stopper = match self.signals {
+            Some(signals) => {
+                let started = Stopper::start(signals, processes.killer()?);
+                Some(started.map_err(system("starting a thread"))?)
+            }
+            None => None,
+        };
         let tracer = match traps {
             true => {
                 let bars = Arc::new(TrappedBars::new(Arc::clone(&door)));
@@ -416,8 +437,10 @@ impl Ready {
             processes.go()?;
             Ok(processes.wait()?)
         });
-        // What it left in the background goes on until it is done; after a failure nothing does.
-        if ended.is_err() {
+        // What it left in the background goes on until it is done, unless all was to stop; after a
+        // failure nothing does.
+        let stopped = || stopper.as_ref().and_then(Stopper::stopped);
+        if ended.is_err() || stopped().is_some() {
             processes.kill_all();
         }
         processes.wait_all();
@@ -432,6 +455,8 @@ impl Ready {
         }
         door.close_all();
         drop(running);
-        Ok(reporter.report(ended?, shadowed))
+        let mut report = reporter.report(ended?, shadowed);
+        report.stopped = stopper.and_then(Stopper::finish);
+        Ok(report)
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod procmap;
 pub(crate) mod ptrace;
 pub(crate) mod shared;
+pub(crate) mod signals;
 pub(crate) mod vfio;
 
 /// The error of the last system call.

@@ -6,13 +6,14 @@ use std::process::ExitStatus;
 use iommu::{IovaRange, Prot};
 use serde_json::json;
 
-use crate::report::{DeviceReport, Finding, Owner, Peak, Problem, Report};
+use crate::report::{DeviceReport, Finding, Owner, Peak, Problem, Report, Stopped};
 use crate::session::MmioMode;
 
 fn report() -> Report {
     let mapping = Owner { range: IovaRange::new(0x1000, 0x1fff).unwrap(), request: 12 };
     Report {
         status: ExitStatus::from_raw(2 << 8),
+        stopped: None,
         shadowed: Vec::new(),
         devices: vec![DeviceReport {
             name: "0000:01:00.0".into(),
@@ -150,6 +151,29 @@ fn json() {
         ],
         "more_findings": 0,
         "shadowed": [],
+        "stopped": null,
     });
     assert_eq!(report().json(), expected);
+}
+
+#[test]
+fn who_stopped_it() {
+    let text = |signal, killed, status| {
+        let stopped = Some(Stopped { signal, killed });
+        let report = Report { stopped, status: ExitStatus::from_raw(status), ..report() };
+        assert_eq!(report.json()["stopped"], json!({"signal": signal, "killed": killed}));
+        report.text(false).lines().next().unwrap().to_owned()
+    };
+    assert_eq!(
+        text(15, false, 0),
+        "softvfio: told to stop by SIGTERM: the program ended with exit code 0"
+    );
+    assert_eq!(
+        text(2, true, 9),
+        "softvfio: told to stop by SIGINT: the program did not end, and was killed"
+    );
+    assert_eq!(
+        text(1, false, 1),
+        "softvfio: told to stop by SIGHUP: the program was ended by signal 1"
+    );
 }

@@ -1,0 +1,244 @@
+//! `softvfio run` told to stop: the program is told, then killed, and the report comes all the same.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const SOFTVFIO: &str = env!("CARGO_BIN_EXE_softvfio");
+/// More than anything here takes, were the machine as busy as it gets.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Whether programs can be run here; said aloud when not.
+fn can_run() -> bool {
+    let output = Command::new(SOFTVFIO).args(["run", "-q", "--", "true"]).output().unwrap();
+    if !output.status.success() {
+        assert!(std::env::var_os("CI").is_none(), "{output:?}");
+        println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    output.status.success()
+}
+
+/// A session that runs, killed when a test gives up.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Of a shell script, as soon as it says that it is ready.
+    fn start(options: &[&str], script: &str) -> Self {
+        let mut command = Command::new(SOFTVFIO);
+        command.args(["run", "-d", "edu,mmio=none"]).args(options);
+        command.args(["--", "sh", "-c", script]).stdin(Stdio::null());
+        Self::of(&mut command)
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Self { child, stdout };
+        running.expect("ready");
+        running
+    }
+
+    /// Reads what it prints, up to this line.
+    fn expect(&mut self, word: &str) {
+        let mut line = String::new();
+        while !line.trim_end().ends_with(word) {
+            line.clear();
+            assert_ne!(self.stdout.read_line(&mut line).unwrap(), 0, "it ended before {word}");
+        }
+    }
+
+    fn send(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    }
+
+    /// How it ended, what it printed from here on, and what it said.
+    fn end(mut self) -> (ExitStatus, String, String) {
+        let status = wait(&mut self.child);
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (status, stdout, stderr)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How many sleep for so long.
+fn sleepers(seconds: &str) -> usize {
+    let wanted = format!("sleep\0{seconds}\0");
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
+    lines.filter(|line| *line == wanted.as_bytes()).count()
+}
+
+fn wait_for_sleepers(seconds: &str, count: usize) {
+    let deadline = Instant::now() + LIMIT;
+    while sleepers(seconds) != count {
+        assert!(Instant::now() < deadline, "{} sleep", sleepers(seconds));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+struct Files(PathBuf);
+
+impl Files {
+    fn new(test: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("softvfio-stop-{}-{test}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn each_signal_ends_it_with_a_report() {
+    if !can_run() {
+        return;
+    }
+    let files = Files::new("each");
+    let (report, trace) = (files.path("report.json"), files.path("trace.jsonl"));
+    for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1)] {
+        let options = ["--report", &report, "--trace", &trace];
+        let session = Running::start(&options, "echo ready; exec sleep 600");
+        session.send(name);
+        let (status, _, said) = session.end();
+        assert_eq!(status.code(), Some(128 + number), "{said}");
+        let first = format!(
+            "softvfio: told to stop by SIG{name}: the program was ended by signal {number}\n"
+        );
+        assert!(said.starts_with(&first) && said.contains("findings   none"), "{said}");
+        let json: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
+        assert_eq!(json["stopped"], serde_json::json!({"signal": number, "killed": false}));
+        let replayed = Command::new(SOFTVFIO).args(["replay", &trace]).output().unwrap();
+        assert!(replayed.status.success(), "{replayed:?}");
+    }
+}
+
+#[test]
+fn a_program_may_clear_up() {
+    if !can_run() {
+        return;
+    }
+    let script = "trap 'echo clean; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+    let session = Running::start(&[], script);
+    session.send("TERM");
+    let (status, printed, said) = session.end();
+    assert_eq!((status.code(), printed.as_str()), (Some(143), "clean\n"), "{said}");
+    assert!(said.contains("SIGTERM: the program ended with exit code 0"), "{said}");
+}
+
+/// Its children too, those in sessions of their own, and whatever ignores signals.
+#[test]
+fn a_second_signal_kills_all() {
+    if !can_run() {
+        return;
+    }
+    let nap = format!("6{:05}", std::process::id() % 100_000);
+    let script =
+        format!("trap '' TERM; setsid sleep {nap} & sleep {nap} & echo ready; sleep {nap}; wait");
+    let session = Running::start(&[], &script);
+    wait_for_sleepers(&nap, 3);
+    session.send("TERM");
+    std::thread::sleep(Duration::from_millis(400));
+    let begin = Instant::now();
+    session.send("TERM");
+    let (status, _, said) = session.end();
+    assert_eq!(status.code(), Some(143), "{said}");
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert!(said.contains("SIGTERM: the program did not end, and was killed"), "{said}");
+    assert_eq!(sleepers(&nap), 0);
+}
+
+#[test]
+fn a_program_that_does_not_end_is_killed_in_time() {
+    if !can_run() {
+        return;
+    }
+    let session = Running::start(&["--strict"], "trap '' TERM; echo ready; exec sleep 600");
+    let begin = Instant::now();
+    session.send("TERM");
+    let (status, _, said) = session.end();
+    assert!(begin.elapsed() >= Duration::from_secs(5));
+    assert_eq!(status.code(), Some(143), "{said}");
+    assert!(said.contains("did not end, and was killed"), "{said}");
+}
+
+/// What a program leaves in the background is waited for, until we are told to stop.
+#[test]
+fn what_is_left_in_the_background_is_killed() {
+    if !can_run() {
+        return;
+    }
+    let nap = format!("7{:05}", std::process::id() % 100_000);
+    let script = format!("(exec >/dev/null 2>&1; trap '' TERM; exec sleep {nap}) & echo ready");
+    let session = Running::start(&[], &script);
+    wait_for_sleepers(&nap, 1);
+    session.send("TERM");
+    let (status, _, said) = session.end();
+    assert_eq!((status.code(), sleepers(&nap)), (Some(143), 0), "{said}");
+}
+
+/// A terminal sends Ctrl-C to the program too: `script` is the terminal.
+#[test]
+fn ctrl_c_is_the_programs_unless_it_comes_twice() {
+    if !can_run() {
+        return;
+    }
+    let files = Files::new("terminal");
+    if !Path::new("/usr/bin/script").exists() {
+        return println!("skipped: there is no script (bsdutils)");
+    }
+    let program = files.path("program");
+    let text = "trap 'echo got it' INT\necho ready\nwhile :; do sleep 0.05; done\n";
+    std::fs::write(&program, text).unwrap();
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("{SOFTVFIO} run -- sh {program}"), "/dev/null"]);
+    let mut session = Running::of(command.stdin(Stdio::piped()));
+    let mut keys = session.child.stdin.take().unwrap();
+    for _ in 0..2 {
+        keys.write_all(b"\x03").unwrap();
+        session.expect("got it");
+        // Later than what counts as twice.
+        std::thread::sleep(Duration::from_millis(2200));
+        assert!(session.child.try_wait().unwrap().is_none(), "it goes on");
+    }
+    keys.write_all(b"\x03").unwrap();
+    session.expect("got it");
+    keys.write_all(b"\x03").unwrap();
+    let (status, printed, _) = session.end();
+    assert_eq!(status.code(), Some(130), "{printed}");
+    assert!(printed.contains("told to stop by SIGINT: the program did not end"), "{printed}");
+}
