@@ -246,7 +246,7 @@ fn the_page_shows_what_happens() {
     let section = page.split("\n## ").find(|section| section.starts_with("Live: ")).unwrap();
     let mut background: Option<Waiting> = None;
     let mut seen = 0;
-    for block in section.split("```console\n").skip(1) {
+    for block in section.split("```console,ignore\n").skip(1) {
         let block = block.split("```").next().unwrap();
         for part in block.split("$ ").skip(1) {
             let (command, shown) = part.split_once('\n').unwrap();
