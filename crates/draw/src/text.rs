@@ -94,6 +94,31 @@ struct Said {
     note: String,
 }
 
+/// A row of what is said; what belongs to the row before has no sign.
+struct Row {
+    sign: Option<(char, &'static str)>,
+    name: String,
+    note: String,
+}
+
+/// Rows of `room` characters each: a note that does not fit beside its name stands below it.
+fn lines_of(said: Vec<Said>, room: usize) -> Vec<Row> {
+    const LEAST: usize = 16;
+    const NOTE: usize = 3;
+    let mut all = Vec::new();
+    for Said { sign, colour, name, note } in said {
+        let sign = Some((sign, colour));
+        if name.chars().count() + 2 + note.chars().count() <= room || room < LEAST {
+            all.push(Row { sign, name, note });
+            continue;
+        }
+        all.push(Row { sign, name, note: String::new() });
+        let notes = wrap(&note, room, NOTE).into_iter();
+        all.extend(notes.map(|note| Row { sign: None, name: String::new(), note }));
+    }
+    all
+}
+
 /// Writes a scene.
 #[must_use]
 pub fn scene(scene: &Scene, style: Style) -> String {
@@ -131,7 +156,9 @@ pub fn scene(scene: &Scene, style: Style) -> String {
         line.put(&format!("{:18} {}, {}", "", titles[0], titles[1]), DIM);
         line.end(&mut out);
     }
+    let room = style.width().saturating_sub(19 + 11 * scene.columns.len().min(2) + 3);
     for (place, (segment, said)) in axis.segments().iter().zip(beside).enumerate() {
+        let said = lines_of(said, room);
         let rows = rows(segment.weight).max(said.len());
         let mut said = said.into_iter();
         for row in 0..if segment.broken { rows.max(2) } else { rows } {
@@ -143,7 +170,10 @@ pub fn scene(scene: &Scene, style: Style) -> String {
                 line.put(" ", "");
             }
             match said.next() {
-                Some(said) => say(&mut line, &said),
+                Some(row) => {
+                    line.put(" ", "");
+                    say(&mut line, &row);
+                }
                 None if segment.broken && row > 0 => {
                     let gap = format!(" {} left out", human(bytes(segment.range)));
                     line.put(&gap, DIM);
@@ -192,12 +222,14 @@ fn cell(line: &mut Line, column: &Column, axis: &Axis, place: usize, broken: boo
     line.put(if exists { "\u{2502}" } else { " " }, "");
 }
 
-fn say(line: &mut Line, said: &Said) {
-    line.put(" ", "");
-    line.put(&format!("{} ", said.sign), said.colour);
-    line.put(&said.name, BOLD);
-    line.put("  ", "");
-    line.put(&said.note, "");
+fn say(line: &mut Line, row: &Row) {
+    match row.sign {
+        Some((sign, colour)) => line.put(&format!("{sign} "), colour),
+        None => line.put("  ", ""),
+    }
+    line.put(&row.name, BOLD);
+    line.put(if row.name.is_empty() { "" } else { "  " }, "");
+    line.put(&row.note, "");
 }
 
 fn heading(out: &mut String, title: &str, subtitle: &str, style: Style) {
@@ -259,6 +291,7 @@ pub fn film(film: &Film, style: Style) -> String {
     let width = style.width();
     let plot = (width.saturating_sub(ADDRESS + 2) * 6 / 10).max(12);
     let plot = usize::try_from(film.requests).unwrap_or(usize::MAX).min(plot).max(12);
+    let room = width.saturating_sub(ADDRESS + 1 + plot + 2 + 2);
     let mut ranges: Vec<_> = film.tracks.iter().map(|t| t.range).collect();
     let page = |range: iommu::IovaRange| {
         iommu::IovaRange::new(range.first() & !0xfff, range.first() | 0xfff)
@@ -272,10 +305,14 @@ pub fn film(film: &Film, style: Style) -> String {
     let mut tracks: Vec<&crate::film::Track> = film.tracks.iter().collect();
     tracks.sort_by_key(|t| std::cmp::Reverse(bytes(t.range)));
     for (place, segment) in axis.segments().iter().enumerate() {
-        let begin = |t: &&&crate::film::Track| axis.reach(t.range).start == place;
-        let mut names = film.tracks.iter().collect::<Vec<_>>();
-        names.retain(|t| begin(&t));
-        let rows = rows(segment.weight).max(names.len()).max(1 + usize::from(segment.broken));
+        let begin = film.tracks.iter().filter(|t| axis.reach(t.range).start == place);
+        let said = begin.map(|track| {
+            let (sign, colour) = fill(track.kind);
+            let note = format!("{} \u{b7} {}", human(bytes(track.range)), track.note);
+            Said { sign, colour, name: track.name.clone(), note }
+        });
+        let said = lines_of(said.collect(), room);
+        let rows = rows(segment.weight).max(said.len()).max(1 + usize::from(segment.broken));
         for row in 0..rows {
             let mut line = Line::new(style);
             let address = format!("{:#x}", segment.range.first());
@@ -306,12 +343,8 @@ pub fn film(film: &Film, style: Style) -> String {
                 at += same;
             }
             line.put("\u{2502} ", "");
-            if let Some(track) = names.get(row) {
-                let (c, colour) = fill(track.kind);
-                line.put(&format!("{c} "), colour);
-                line.put(&track.name, BOLD);
-                let size = human(bytes(track.range));
-                line.put(&format!("  {size} \u{b7} {}", track.note), "");
+            if let Some(row) = said.get(row) {
+                say(&mut line, row);
             } else if segment.broken && row > 0 {
                 line.put(&format!("{} left out", human(bytes(segment.range))), DIM);
             }

@@ -12,6 +12,7 @@ use plan::{BadInput, KnownHost, Style};
 use supervise::client::inquiry::{self, NoAnswer};
 use trace::hosts;
 
+use crate::output::for_terminal;
 use crate::plan::print;
 
 /// Shown, listed or captured.
@@ -87,7 +88,8 @@ impl Host {
         if self.json {
             return print(&format!("{:#}\n", host.json()), DONE);
         }
-        print(&host.text(Style::for_output(io::stdout().is_terminal())), DONE)
+        let text = host.text(Style::for_output(io::stdout().is_terminal()));
+        print(&for_terminal(text), DONE)
     }
 
     fn capture(&self) -> Result<ExitCode, BadInput> {
@@ -161,5 +163,5 @@ pub(crate) fn list(json: bool) -> ExitCode {
         return print(&format!("{:#}\n", serde_json::Value::Array(hosts)), DONE);
     }
     let lines: String = hosts::list().map(|(name, about)| format!("{name:20} {about}\n")).collect();
-    print(&lines, DONE)
+    print(&for_terminal(lines), DONE)
 }

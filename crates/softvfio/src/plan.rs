@@ -12,6 +12,7 @@ use plan::{
 };
 use plan::{layout, preset, size};
 
+use crate::output::for_terminal;
 use crate::picture::{Drawing, beside, write_svg};
 
 /// The layout is legal.
@@ -141,7 +142,7 @@ impl Plan {
         let text = if self.json {
             format!("{:#}\n", answer.json())
         } else {
-            answer.text(Style::for_output(io::stdout().is_terminal()))
+            for_terminal(answer.text(Style::for_output(io::stdout().is_terminal())))
         };
         let scenes = if self.svg.is_some() { drawings(&answer) } else { Vec::new() };
         Ok((text, scenes, if answer.is_legal() { LEGAL } else { NOT_LEGAL }))

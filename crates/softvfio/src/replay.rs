@@ -1,7 +1,7 @@
 //! `softvfio replay`.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,7 +9,8 @@ use iommu::Dialect;
 use trace::{Facts, Options, ReadError, Reader, Session, Step, Tally, hosts, report};
 use vfio::Abi;
 
-use crate::input::{host, open, shown, text};
+use crate::input::{cannot_open, host, shown, text};
+use crate::progress;
 
 /// Every answer was the recorded one.
 const ALL_MATCHED: u8 = 0;
@@ -172,7 +173,8 @@ impl Replay {
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
         let file = &*shown(name);
-        let mut session = Session::start(Reader::new(open(name)?, file), options)?;
+        let (reader, bar) = progress::reader(name).map_err(|error| cannot_open(name, &error))?;
+        let mut session = Session::start(Reader::new(reader, file), options)?;
         for note in session.notes() {
             eprintln!("softvfio: {file}: {note}");
         }
@@ -180,25 +182,46 @@ impl Replay {
             session.need_known_operations();
             writeln!(out, "{}", session.header())?;
         }
+        // Lines of a terminal would run into the bar.
+        let beside = io::stdout().is_terminal() && !bar.is_hidden();
+        let mut said = Vec::new();
         while let Some(step) = session.step()? {
-            match step {
-                Step::Note(text) if self.answers => writeln!(out, "{text}")?,
-                Step::Note(_) => {}
-                Step::Request(outcome) if self.answers => {
-                    writeln!(out, "{}", trace::answered(&outcome))?;
-                    if self.explain
-                        && let Some(why) = &outcome.why
-                    {
-                        eprintln!("{file}:{}: {why}", outcome.line);
-                    }
+            self.say(file, step, tally, &mut said)?;
+            match beside && !said.is_empty() {
+                true => bar.suspend(|| out.write_all(&said).and_then(|()| out.flush()))?,
+                false => out.write_all(&said)?,
+            }
+            said.clear();
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// What is said of a step.
+    fn say(
+        &self,
+        file: &str,
+        step: Step,
+        tally: &mut Tally,
+        out: &mut dyn Write,
+    ) -> Result<(), Failure> {
+        match step {
+            Step::Note(text) if self.answers => writeln!(out, "{text}")?,
+            Step::Note(_) => {}
+            Step::Request(outcome) if self.answers => {
+                writeln!(out, "{}", trace::answered(&outcome))?;
+                if self.explain
+                    && let Some(why) = &outcome.why
+                {
+                    eprintln!("{file}:{}: {why}", outcome.line);
                 }
-                Step::Request(outcome) => {
-                    tally.add(&outcome);
-                    if self.json {
-                        report::json_line(out, file, &outcome, self.explain)?;
-                    } else {
-                        report::text(out, file, &outcome, self.explain)?;
-                    }
+            }
+            Step::Request(outcome) => {
+                tally.add(&outcome);
+                if self.json {
+                    report::json_line(out, file, &outcome, self.explain)?;
+                } else {
+                    report::text(out, file, &outcome, self.explain)?;
                 }
             }
         }

@@ -20,6 +20,7 @@ use supervise::show::Show;
 use trace::hosts;
 use vfio::Abi;
 
+use crate::draw::wants_colour;
 use crate::input;
 use crate::output::print;
 use crate::topology::Topology;
@@ -176,9 +177,8 @@ impl Run {
             }
         }
         if !self.quiet {
-            let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let mut stderr = io::stderr().lock();
-            let colour = stderr.is_terminal() && !colourless;
+            let colour = stderr.is_terminal() && wants_colour();
             // Whom standard error does not reach reads the exit code.
             let _ = stderr.write_all(report.text(colour).as_bytes());
         }

@@ -175,6 +175,25 @@ fn pictures_are_files() {
     assert_eq!(shown(&["draw", GUEST, "--svg", "-"], b""), svg);
 }
 
+/// The pictures of the documentation, as anybody makes them.
+#[test]
+fn pictures_of_the_documentation() {
+    let windows = "crates/trace/tests/windows";
+    let guest = format!("{windows}/guest-layout.jsonl");
+    for (arguments, picture) in [
+        (&[GUEST, "--host", "arm-smmuv3-its"][..], "docs/pictures/collision.svg"),
+        (&[FIXED], "docs/pictures/kernel-abi-fixed.svg"),
+        (&[&guest], "docs/pictures/guest-layout.svg"),
+        (&[&guest, "--at", "22"], "docs/pictures/guest-layout-22.svg"),
+        (&["x86-amd"], "crates/draw/tests/golden/x86-amd.svg"),
+    ] {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let known = std::fs::read_to_string(format!("{root}/{picture}")).unwrap();
+        let drawn = shown(&[&["draw", "--svg", "-"], arguments].concat(), b"");
+        assert!(drawn == known, "{picture} differs from what {arguments:?} draw");
+    }
+}
+
 #[test]
 fn bad_input_is_one_line_with_a_place() {
     let cases: &[(&[&str], &[u8], &str)] = &[

@@ -15,6 +15,7 @@ use iommu::Dialect;
 use trace::{Options, Outcome, Reader, Session, Step};
 
 use crate::input::{cannot_open, exists, shown};
+use crate::output::{for_terminal, terminal_width};
 use crate::{input, progress};
 
 /// The kernels whose answers are compared.
@@ -92,7 +93,8 @@ impl Explain {
                 (Some(case), true) => report::json(case).to_string() + "\n",
                 (Some(case), false) => {
                     let colour = out.is_terminal() && crate::draw::wants_colour();
-                    report::text(case, colour)
+                    let width = terminal_width().map_or(report::WIDTH, |w| w.min(report::WIDTH));
+                    for_terminal(report::text(case, colour, width))
                 }
                 (None, true) => "null\n".into(),
                 (None, false) => "nothing was refused, and nothing looks suspicious\n".into(),

@@ -13,6 +13,8 @@ use vfio::order::find;
 use super::Case;
 use super::rules::{in_the_way, nearest, order, range, suspicion};
 
+/// Characters of a line of sentences, where a terminal is not narrower.
+pub(super) const WIDTH: usize = 96;
 /// Others of a kind that are shown.
 const SHOWN: usize = 8;
 
@@ -57,7 +59,7 @@ fn what(story: &Story, life: &Life) -> String {
 }
 
 /// For people.
-pub(super) fn text(case: &Case, colour: bool) -> String {
+pub(super) fn text(case: &Case, colour: bool, width: usize) -> String {
     let paint = |code: &str, text: &str| {
         if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     };
@@ -77,15 +79,15 @@ pub(super) fn text(case: &Case, colour: bool) -> String {
     match refused {
         Some(why) => {
             let _ = writeln!(out, "\n{}", paint("1;31", &format!("refused: {}", answer(outcome))));
-            indent(&mut out, why);
+            indent(&mut out, why, width);
         }
         None => {
             let got = outcome.got.to_string();
             let _ = writeln!(out, "\n{}", paint("1;32", "answered"));
-            indent(&mut out, &got);
+            indent(&mut out, &got, width);
             if let Some(odd) = suspicion(outcome) {
                 let _ = writeln!(out, "\n{}", paint("1;33", "suspicious"));
-                indent(&mut out, &odd);
+                indent(&mut out, &odd, width);
             }
         }
     }
@@ -183,8 +185,8 @@ fn way(
     }
 }
 
-fn indent(out: &mut String, text: &str) {
-    for line in wrap(text, 94, 12) {
+fn indent(out: &mut String, text: &str, width: usize) {
+    for line in wrap(text, width.saturating_sub(2), 12) {
         let _ = writeln!(out, "  {line}");
     }
 }
