@@ -211,6 +211,19 @@ fn what_is_left_in_the_background_is_killed() {
     assert_eq!((status.code(), sleepers(&nap)), (Some(143), 0), "{said}");
 }
 
+/// `nohup`, and what a shell starts with `&`.
+#[test]
+fn what_was_ignored_stays_ignored() {
+    if !can_run() {
+        return;
+    }
+    let script = format!("trap '' HUP; exec {SOFTVFIO} run -q -- sh -c 'echo ready; sleep 0.5'");
+    let session = Running::of(Command::new("sh").args(["-c", &script]));
+    session.send("HUP");
+    let (status, _, said) = session.end();
+    assert_eq!((status.code(), said.as_str()), (Some(0), ""));
+}
+
 /// A terminal sends Ctrl-C to the program too: `script` is the terminal.
 #[test]
 fn ctrl_c_is_the_programs_unless_it_comes_twice() {
