@@ -1,6 +1,8 @@
-//! Programs of others under `softvfio run`, as each user that we can be: qemu-img, DPDK's, pciutils',
-//! one in C that is linked statically, and our own demonstration.
+//! Programs of others under `softvfio run`, as each user that we can be: qemu-img, guests of QEMU,
+//! DPDK's, pciutils', one in C that is linked statically, and our own demonstration.
 
+#[path = "programs/guest.rs"]
+mod guest;
 #[path = "../../supervise/tests/support/mod.rs"]
 mod support;
 
