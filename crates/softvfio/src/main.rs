@@ -19,11 +19,23 @@ mod topology;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 /// Linux VFIO, type1 and MSI doorbells in user space.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(
+    version,
+    about,
+    after_help = "Examples:
+  softvfio demo                                             what it does, with nothing to configure
+  softvfio run --device nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
+  softvfio plan --host arm-smmuv3-its --ram 4G@0            would this guest's memory be mapped?
+  softvfio explain --map 0x8000000+2M --host arm-smmuv3-its why a request is refused
+  softvfio draw x86-amd                                     what a host leaves free
+
+Each command has --help, with more of them."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -63,10 +75,21 @@ enum Command {
     Ctl(ctl::Ctl),
 }
 
+/// The exit code for an argument that cannot be used.
+const UNUSABLE: u8 = 2;
+
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         // A program may exit with any code; ours is one that few do.
-        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|name| name == "run") {
+        let run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+        if error.kind() == ErrorKind::InvalidUtf8 {
+            // Of all that clap says, only which one it is matters here, and that it leaves out.
+            let bad = std::env::args_os().skip(1).find(|arg| arg.to_str().is_none());
+            let bad = bad.unwrap_or_default();
+            eprintln!("softvfio: {}: expected an argument in UTF-8", bad.display());
+            std::process::exit(if run { run::FAILED } else { UNUSABLE }.into());
+        }
+        if error.use_stderr() && run {
             let text = error.render().to_string();
             eprintln!("softvfio: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
             std::process::exit(run::FAILED.into());

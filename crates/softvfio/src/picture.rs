@@ -18,6 +18,9 @@ pub(crate) enum Drawing {
 
 /// Writes a picture of all drawings to a file, `-` being standard output.
 pub(crate) fn write_svg(drawings: &[Drawing], file: &OsStr) -> Result<(), String> {
+    if file.is_empty() {
+        return Err("--svg: expected a file's name, or - for standard output".into());
+    }
     let mut picture = Picture::default();
     for drawing in drawings {
         picture.append(match drawing {

@@ -1,6 +1,8 @@
 //! `softvfio draw`, `explain` and `trace import` as commands: exit status, messages, files.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -100,6 +102,34 @@ fn what_is_drawn_is_json_too() {
     assert_eq!(both.status.code(), Some(2));
 }
 
+/// Names of files are bytes: one that cannot be taken is named, one that can be is taken.
+#[test]
+fn names_that_are_no_text() {
+    let odd = temporary("odd-").into_os_string().into_vec();
+    let odd = OsString::from_vec([&odd[..], b"\xff.svg"].concat());
+    let softvfio =
+        |args: &[&OsStr]| Command::new(env!("CARGO_BIN_EXE_softvfio")).args(args).output().unwrap();
+    for command in [&["draw"][..], &["explain"], &["replay"], &["trace", "import"]] {
+        let args: Vec<&OsStr> = command.iter().map(OsStr::new).chain([odd.as_os_str()]).collect();
+        let out = softvfio(&args);
+        let said = text(&out.stderr);
+        assert_eq!((out.status.code(), said.lines().count()), (Some(2), 1), "{command:?}: {said}");
+        assert!(said.contains("odd-\u{fffd}.svg: expected"), "{command:?}: {said}");
+    }
+    let out = softvfio(
+        &["draw", "x86-amd", "--svg"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain([odd.as_os_str()])
+            .collect::<Vec<_>>(),
+    );
+    assert_eq!((text(&out.stderr), out.status.code()), ("", Some(0)));
+    assert!(std::fs::read(&odd).unwrap().starts_with(b"<svg"));
+    // In the place of a command it is none.
+    assert_eq!(softvfio(&[&odd]).status.code(), Some(2));
+    std::fs::remove_file(odd).unwrap();
+}
+
 /// A plan's picture is that of `draw`, where nothing is refused to the letter.
 #[test]
 fn plans_are_drawn() {
@@ -143,6 +173,8 @@ fn plans_are_drawn() {
 
     let nowhere = ["plan", "--host", "x86-amd", "--ram", "1G@0", "--svg", "/nonexistent/a.svg"];
     assert!(refused(&nowhere, b"").starts_with("/nonexistent/a.svg: cannot write: "));
+    let nameless = ["plan", "--host", "x86-amd", "--ram", "1G@0", "--svg", ""];
+    assert_eq!(refused(&nameless, b""), "--svg: expected a file's name, or - for standard output");
     let twice = ["plan", "--host", "x86-amd", "--ram", "1G@0", "--json", "--svg", "-"];
     assert_eq!(refused(&twice, b""), "--svg -: expected a file: standard output has the JSON");
     for file in [file, layout] {

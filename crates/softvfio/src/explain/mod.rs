@@ -36,7 +36,7 @@ first that is refused is explained, else the last. Exit status: 0, or 2 when an 
 read (file:line:column: what was expected).")]
 pub(crate) struct Explain {
     /// A trace or script, and which request of it.
-    #[arg(value_name = "TRACE[:REQUEST]", required_unless_present = "host")]
+    #[arg(value_name = "TRACE[:REQUEST]", required_unless_present_any = ["host", "map", "unmap", "window", "enable_msi"])]
     trace: Option<OsString>,
     /// The machine: a built-in host, or the header of a file.
     #[arg(long, value_name = "NAME|FILE")]
