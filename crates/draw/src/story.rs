@@ -118,12 +118,14 @@ pub struct Recorder {
     opened: u32,
     latest: Option<ContainerId>,
     requests: u64,
+    faults: Vec<String>,
 }
 
 impl Recorder {
     /// Takes note of a request that was carried out.
     pub fn note<R: BufRead>(&mut self, outcome: &Outcome, session: &mut Session<R>) {
         self.requests = outcome.request;
+        self.faults.clear();
         let op = outcome.op();
         if op == "open_container" && outcome.why.is_none() {
             self.slots.insert(number(outcome, "c").unwrap_or(0), ContainerId(self.opened));
@@ -140,6 +142,7 @@ impl Recorder {
                     self.story(id).event(&event, outcome);
                 }
                 Change::Fault { device, container, fault } => {
+                    self.faults.push(format!("{device}: {fault}"));
                     let Some(id) = container.or(self.latest) else { continue };
                     self.story(id).mark(|| Mark {
                         kind: MarkKind::Fault,
@@ -157,6 +160,12 @@ impl Recorder {
         if let Some(why) = &outcome.why {
             self.refused(op, why, outcome);
         }
+    }
+
+    /// What devices met because of the request noted last: the device, and the fault.
+    #[must_use]
+    pub fn faults(&self) -> &[String] {
+        &self.faults
     }
 
     /// The stories, the one with most to tell first.

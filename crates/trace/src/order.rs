@@ -4,8 +4,8 @@ use iommu::Dialect;
 use uapi::irq::IrqSetFlags;
 use uapi::type1::UnmapFlags;
 use uapi::{feature, ioctl};
-use vfio::order::{self, Dirty, Irqs, Rule};
-use vfio::{Abi, Container, Version};
+use vfio::order::{self, Dirty, Irqs, Map, Rule};
+use vfio::{Abi, Container, ContainerId, Version};
 
 use crate::names::{DIRTY_FLAGS, IRQ_FLAGS, IRQS, Names, REGIONS, map_flags, unmap_flags};
 use crate::process::File;
@@ -79,7 +79,7 @@ pub(crate) fn of(world: &World, request: Request<'_>) -> Order {
     let dialect = &world.host().dialect;
     let name = request.text_or("op", "").unwrap_or_default();
     let flags = |names: Names, default| request.flags("flags", names, default).unwrap_or(default);
-    let container = || container(world, request);
+    let container = || world.container(container_of(world, request)?);
     let checks = match &*name {
         "api_version" => checks("VFIO_GET_API_VERSION", CONTAINER, vec![]),
         "check_extension" => checks("VFIO_CHECK_EXTENSION", CONTAINER, vec![]),
@@ -126,15 +126,22 @@ const fn checks(request: &'static str, source: &'static str, rules: Vec<Rule>) -
     Checks { request, source, rules }
 }
 
-/// The container that a request names.
-fn container<'a>(world: &'a World, request: Request<'_>) -> Option<&'a Container> {
-    let slot = request.slot("c", world.slots.c.len()).ok()?;
-    container_at(world, world.slots.c[slot])
-}
-
-fn container_at(world: &World, fd: i32) -> Option<&Container> {
+/// The container that a request is about.
+pub(crate) fn container_of(world: &World, request: Request<'_>) -> Option<ContainerId> {
+    let op = request.text_or("op", "").ok()?;
+    let slot = || Some(world.slots.c[request.slot("c", world.slots.c.len()).ok()?]);
+    let fd = match &*op {
+        "set_container" | "ioctl" if request.has("fd") => {
+            *world.slots.clone().named(&request.text("fd").ok()??)?
+        }
+        "map" | "unmap" | "dirty" | "get_info" | "set_iommu" | "set_container" | "ioctl" => slot()?,
+        _ => {
+            let fd = world.slots.d[request.slot("d", world.slots.d.len()).ok()?];
+            return world.device_at(fd)?.container();
+        }
+    };
     match world.process.file(fd)? {
-        File::Container(id) => world.container(id),
+        File::Container(id) => Some(id),
         _ => None,
     }
 }
@@ -146,10 +153,15 @@ fn region(request: Request<'_>) -> u32 {
     index.saturating_add(uapi::region::split_offset(offset).0)
 }
 
-/// Whether a request with those flags is about MSI windows: elsewhere the bit is an unknown flag.
+/// Whether MSI windows can be registered: elsewhere their bit is an unknown flag.
+fn takes_windows(container: Option<&Container>, abi: Abi) -> bool {
+    let type1 = container.and_then(Container::type1);
+    abi.window_flag().is_some() && type1.is_none_or(|t| t.space().max_windows().is_some())
+}
+
+/// Whether a request with those flags is about MSI windows.
 fn about_windows(container: Option<&Container>, abi: Abi, flags: u32) -> bool {
-    let taken = container.and_then(Container::type1).is_none_or(|t| t.space().max_windows().is_some());
-    taken && abi.window_flag().is_some_and(|bit| flags & bit != 0)
+    takes_windows(container, abi) && abi.window_flag().is_some_and(|bit| flags & bit != 0)
 }
 
 fn map(abi: Abi, dialect: &Dialect, container: Option<&Container>, flags: u32) -> Checks {
@@ -158,8 +170,12 @@ fn map(abi: Abi, dialect: &Dialect, container: Option<&Container>, flags: u32) -
         return checks("VFIO_IOMMU_MAP_DMA of an MSI window", WINDOWS, rules);
     }
     let vaddr = uapi::type1::MapFlags::VADDR.bits();
-    let update = abi != Abi::MsiV6 && flags & vaddr != 0;
-    checks("VFIO_IOMMU_MAP_DMA", TYPE1, order::map(dialect, update))
+    let what = match takes_windows(container, abi) {
+        _ if abi != Abi::MsiV6 && flags & vaddr != 0 => Map::Update,
+        true => Map::NewBesideWindows,
+        false => Map::New,
+    };
+    checks("VFIO_IOMMU_MAP_DMA", TYPE1, order::map(dialect, what))
 }
 
 fn unmap(abi: Abi, dialect: &Dialect, container: Option<&Container>, flags: u32) -> Checks {
@@ -209,9 +225,7 @@ fn device(number: u32, dialect: &Dialect, asked: Asked) -> Checks {
         ioctl::VFIO_DEVICE_GET_REGION_INFO => {
             ("VFIO_DEVICE_GET_REGION_INFO", PCI, order::region_info())
         }
-        ioctl::VFIO_DEVICE_GET_IRQ_INFO => {
-            ("VFIO_DEVICE_GET_IRQ_INFO", PCI, order::irq_info())
-        }
+        ioctl::VFIO_DEVICE_GET_IRQ_INFO => ("VFIO_DEVICE_GET_IRQ_INFO", PCI, order::irq_info()),
         ioctl::VFIO_DEVICE_SET_IRQS => {
             let flags = IrqSetFlags::from_bits_truncate(asked.flags);
             let rules = order::set_irqs(dialect, Irqs::of(asked.index), flags);
@@ -247,8 +261,8 @@ fn raw(world: &World, dialect: &Dialect, request: Request<'_>) -> Option<Checks>
     let asked = Asked { flags: word_at(4).unwrap_or(0), index: word_at(8).unwrap_or(u32::MAX) };
     let fd = *world.slots.clone().named(&word)?;
     Some(match world.process.file(fd)? {
-        File::Container(_) => {
-            let (abi, container) = (world.abi(), container_at(world, fd));
+        File::Container(id) => {
+            let (abi, container) = (world.abi(), world.container(id));
             match number {
                 ioctl::VFIO_GET_API_VERSION => checks("VFIO_GET_API_VERSION", CONTAINER, vec![]),
                 ioctl::VFIO_CHECK_EXTENSION => checks("VFIO_CHECK_EXTENSION", CONTAINER, vec![]),

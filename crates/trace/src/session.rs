@@ -4,6 +4,7 @@ use std::io::BufRead;
 
 use iommu::{Dialect, Host};
 use serde_json::{Map, Value};
+use vfio::device::Device;
 use vfio::{Abi, Container, ContainerId, Refusal};
 
 use crate::compare::{Difference, compare, same};
@@ -80,6 +81,11 @@ impl Outcome {
         self.asked.to_map(&self.text)
     }
 
+    /// The request as it was read.
+    pub(crate) fn request_text(&self) -> Request<'_> {
+        Request::new(&self.text, &self.asked)
+    }
+
     /// What was recorded.
     #[must_use]
     pub fn want(&self) -> Option<Value> {
@@ -99,6 +105,12 @@ impl Outcome {
             Raw::String(string) => Some(string.get(&self.text)),
             _ => None,
         }
+    }
+
+    /// Whether the request has a member.
+    #[must_use]
+    pub fn has(&self, member: &str) -> bool {
+        self.asked.get(&self.text, member).is_some()
     }
 
     /// A member of the request, other than `want`.
@@ -222,12 +234,23 @@ impl<R: BufRead> Session<R> {
 
     /// The checks that the request meets which was carried out last, in their order.
     pub fn order(&self, outcome: &Outcome) -> Order {
-        self.order_of(Request::new(&outcome.text, &outcome.asked))
+        self.order_of(outcome.request_text())
     }
 
     /// The same of any request.
     pub(crate) fn order_of(&self, request: Request<'_>) -> Order {
         crate::order::of(&self.world, request)
+    }
+
+    /// The container that a request is about, as descriptors are now.
+    pub fn container_of(&self, outcome: &Outcome) -> Option<ContainerId> {
+        crate::order::container_of(&self.world, outcome.request_text())
+    }
+
+    /// The device in a request's slot `d`, as it is now.
+    pub fn device_of(&self, outcome: &Outcome) -> Option<&Device> {
+        let slots = &self.world.slots.d;
+        self.world.device_at(slots[outcome.request_text().slot("d", slots.len()).ok()?])
     }
 
     /// Carries out the next line; `None` at the end.

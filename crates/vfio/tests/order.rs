@@ -77,7 +77,7 @@ fn another_process_must_be_allowed_to_lock_the_pages() {
         let request = ioctl::VFIO_IOMMU_UNMAP_DMA;
         assert_eq!(world.container_with(c, request, unmap.as_bytes()), Ok(0));
         (world.client.mm, world.client.memlock, world.client.may_lock) = (MmId(2), 0, false);
-        let rules = order::map(dialect, true);
+        let rules = order::map(dialect, order::Map::Update);
         let mut update = |size| {
             let map = DmaMap { argsz: 32, flags: 4, vaddr: BUF, iova: 0x10000, size };
             world.client.args[..32].copy_from_slice(map.as_bytes());

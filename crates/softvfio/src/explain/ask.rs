@@ -4,6 +4,11 @@ use serde_json::{Map, Value, json};
 
 use super::Explain;
 
+/// Eventfds that a trace has.
+const MOST_EVENTS: usize = 64;
+/// Bytes of memory behind maps: as much as a process can have. A larger map meets its end.
+const MOST_MEMORY: u64 = 1 << 46;
+
 /// The script of a command line: a container with the wanted devices, then the requests.
 pub(super) fn script(ask: &Explain, header: &Map<String, Value>) -> Result<Vec<u8>, String> {
     let asked = [&ask.window, &ask.map, &ask.unmap, &ask.enable_msi];
@@ -43,17 +48,21 @@ pub(super) fn script(ask: &Explain, header: &Map<String, Value>) -> Result<Vec<u
     if let Some((_, size)) = maps.iter().find(|(_, size)| *size >= 1 << 63) {
         return Err(format!("--map: expected a size below 2^63, found {size:#x}"));
     }
+    if ask.enable_msi.len() > MOST_EVENTS {
+        return Err(format!("expected --enable-msi at most {MOST_EVENTS} times"));
+    }
     let mut lines = vec![Value::Object(header.clone())];
-    let size = maps.iter().map(|(_, size)| *size).max().unwrap_or(0).max(1);
+    let size = maps.iter().map(|(_, size)| *size).max().unwrap_or(0).clamp(1, MOST_MEMORY);
     // As much as the largest map needs, in a file of its own, which takes no memory of the host.
-    let memory = size.checked_next_multiple_of(0x20_0000).unwrap_or(size);
+    let memory = size.next_multiple_of(0x20_0000);
     lines.push(json!({"op": "mem", "name": "buf", "kind": "shared", "size": hex(memory)}));
     lines.push(json!({"op": "open_container"}));
     for (slot, name) in devices.iter().enumerate() {
         lines.push(json!({"op": "open_group", "g": slot, "dev": name}));
         lines.push(json!({"op": "set_container", "g": slot}));
         if slot == 0 {
-            lines.push(json!({"op": "set_iommu", "type": "type1v2"}));
+            let kind = if ask.type1 == "v1" { "type1" } else { "type1v2" };
+            lines.push(json!({"op": "set_iommu", "type": kind}));
         }
     }
     for (iova, size) in windows {
@@ -68,7 +77,9 @@ pub(super) fn script(ask: &Explain, header: &Map<String, Value>) -> Result<Vec<u
     }
     for (event, name) in ask.enable_msi.iter().enumerate() {
         let slot = devices.iter().position(|d| d == name).unwrap_or(0);
-        lines.push(json!({"op": "get_device_fd", "g": slot, "d": slot, "dev": name}));
+        if !ask.enable_msi[..event].contains(name) {
+            lines.push(json!({"op": "get_device_fd", "g": slot, "d": slot, "dev": name}));
+        }
         lines.push(json!({"op": "eventfd", "e": event}));
         lines.push(json!({
             "op": "set_irqs", "d": slot, "index": "msi", "start": 0, "fds": [format!("e{event}")],

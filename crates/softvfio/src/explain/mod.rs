@@ -1,25 +1,30 @@
 //! `softvfio explain`: one request in full.
 
 mod ask;
+mod find;
+mod held;
+mod json;
+mod legal;
+mod odd;
 mod report;
-mod rules;
+mod request;
+mod way;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufReader, Cursor, IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use clap::Args;
-use draw::story::{Recorder, Story};
 use iommu::Dialect;
-use trace::{Options, Outcome, Reader, Session, Step};
+use trace::Options;
+use vfio::Abi;
 
+use self::find::{Case, Source, Wanted};
+use crate::input;
 use crate::input::{cannot_open, exists, shown};
 use crate::output::{for_terminal, terminal_width};
-use crate::{input, progress};
 
-/// The kernels whose answers are compared.
-const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 /// The input cannot be read.
 const UNREADABLE: u8 = 2;
 
@@ -56,32 +61,19 @@ pub(crate) struct Explain {
     /// A device whose group the container has; the host's first when none is named.
     #[arg(long, value_name = "NAME", requires = "host", conflicts_with = "trace")]
     device: Vec<String>,
+    /// Which type1 the container is: version 1 may unmap more than asked, or nothing.
+    #[arg(long, value_name = "VERSION", value_parser = ["v1", "v2"], default_value = "v2",
+          requires = "host", conflicts_with = "trace")]
+    type1: String,
     /// Answer as this kernel, whatever the header says.
-    #[arg(long, value_name = "NAME", value_parser = KERNELS)]
+    #[arg(long, value_name = "NAME", value_parser = Dialect::ALL.map(|d| d.name))]
     dialect: Option<String>,
+    /// Speak these numbers, whatever the header says.
+    #[arg(long, value_name = "NAME", value_parser = Abi::ALL.map(|a| a.name()))]
+    abi: Option<String>,
     /// Write one JSON object.
     #[arg(long)]
     json: bool,
-}
-
-/// A request and what led to it.
-pub(crate) struct Case {
-    /// The file.
-    pub(crate) file: String,
-    /// There is no file: its requests stand on the command line.
-    pub(crate) typed: bool,
-    /// The request.
-    pub(crate) outcome: Outcome,
-    /// What is in address spaces, before or, of a refused request, also after it.
-    pub(crate) stories: Vec<Story>,
-    /// Which kernel answered.
-    pub(crate) dialect: Dialect,
-    /// The version of the container that requests mean; 1 or 2.
-    pub(crate) v1: bool,
-    /// Requests after it that were refused too.
-    pub(crate) other: Vec<(u64, String)>,
-    /// Answers of other kernels: name, errno or answer, reason.
-    pub(crate) kernels: Vec<(String, String, Option<String>)>,
 }
 
 impl Explain {
@@ -90,7 +82,7 @@ impl Explain {
         let done = self.case().and_then(|case| {
             let out = std::io::stdout();
             let text = match (&case, self.json) {
-                (Some(case), true) => report::json(case).to_string() + "\n",
+                (Some(case), true) => json::json(case).to_string() + "\n",
                 (Some(case), false) => {
                     let colour = out.is_terminal() && crate::draw::wants_colour();
                     let width = terminal_width().map_or(report::WIDTH, |w| w.min(report::WIDTH));
@@ -116,12 +108,15 @@ impl Explain {
     }
 
     fn case(&self) -> Result<Option<Case>, String> {
-        let mut options = Options::default();
         let header = match &self.host {
             None => None,
             Some(name) => Some(input::host(name)?),
         };
-        options.dialect = self.dialect.as_deref().and_then(Dialect::named);
+        let mut options = Options {
+            dialect: self.dialect.as_deref().and_then(Dialect::named),
+            abi: self.abi.as_deref().and_then(Abi::named),
+            ..Options::default()
+        };
         let Some(trace) = &self.trace else {
             let (Some(host), Some(header)) = (&self.host, header) else {
                 return Err("expected a TRACE, or --host and --map, --unmap or the like".into());
@@ -131,7 +126,7 @@ impl Explain {
                 trace::profile::read(&header).map_err(|why| format!("{}: {why}", shown(host)))?;
             let script = ask::script(self, &host.header)?;
             let source = Source::Text { name: "the command line".into(), text: script };
-            return explained(&source, Wanted::Asked, &options);
+            return find::explained(&source, Wanted::Asked, &options);
         };
         options.machine = header;
         let (file, request) = split(trace);
@@ -144,7 +139,7 @@ impl Explain {
             Source::File(file.to_owned())
         };
         let wanted = request.map_or(Wanted::First, Wanted::Number);
-        explained(&source, wanted, &options)
+        find::explained(&source, wanted, &options)
     }
 }
 
@@ -159,145 +154,5 @@ fn split(trace: &OsStr) -> (&OsStr, Option<u64>) {
     match parts.and_then(|(file, rest)| Some((file, number(rest)?))) {
         Some((file, number)) => (OsStr::from_bytes(file), Some(number)),
         None => (trace, None),
-    }
-}
-
-/// Where requests come from; read once for each kernel.
-enum Source {
-    File(OsString),
-    Text { name: String, text: Vec<u8> },
-}
-
-/// Which request is to be explained.
-#[derive(Clone, Copy, PartialEq)]
-enum Wanted {
-    /// The first that was refused, else the first that looks suspicious.
-    First,
-    /// By its number.
-    Number(u64),
-    /// The first refused one of those on the command line, else the last.
-    Asked,
-}
-
-impl Source {
-    fn name(&self) -> String {
-        match self {
-            Self::File(name) => shown(name),
-            Self::Text { name, .. } => name.clone(),
-        }
-    }
-
-    fn open(&self) -> Result<(Box<dyn std::io::BufRead + '_>, indicatif::ProgressBar), String> {
-        match self {
-            Self::File(file) => {
-                progress::reader(file).map_err(|error| cannot_open(file, &error).to_string())
-            }
-            Self::Text { text, .. } => {
-                Ok((Box::new(BufReader::new(Cursor::new(text))), indicatif::ProgressBar::hidden()))
-            }
-        }
-    }
-}
-
-fn explained(source: &Source, wanted: Wanted, options: &Options) -> Result<Option<Case>, String> {
-    let Some(mut case) = found(source, wanted, options)? else { return Ok(None) };
-    case.typed = wanted == Wanted::Asked;
-    // The same requests under the other kernels.
-    let number = case.outcome.request;
-    for name in KERNELS {
-        if name == case.dialect.name {
-            let (answer, why) = (report::answer(&case.outcome), case.outcome.why.clone());
-            case.kernels.push((name.into(), answer, why));
-            continue;
-        }
-        let options = Options { dialect: Dialect::named(name), ..options.clone() };
-        let (answer, why) = match found(source, Wanted::Number(number), &options)? {
-            Some(other) => (report::answer(&other.outcome), other.outcome.why),
-            None => ("no answer".into(), None),
-        };
-        case.kernels.push((name.into(), answer, why));
-    }
-    Ok(Some(case))
-}
-
-/// What a replay found.
-enum Found {
-    Case(Box<Case>),
-    /// It is this request, as the end showed.
-    At(u64),
-    Nothing,
-}
-
-/// Replays up to the request that is wanted; again, when only the end shows which one that is.
-fn found(source: &Source, wanted: Wanted, options: &Options) -> Result<Option<Case>, String> {
-    let (reader, bar) = source.open()?;
-    let found = replay(reader, &source.name(), wanted, options);
-    bar.finish_and_clear();
-    match found? {
-        Found::Case(case) => Ok(Some(*case)),
-        Found::At(number) => self::found(source, Wanted::Number(number), options),
-        Found::Nothing => Ok(None),
-    }
-}
-
-fn replay(
-    reader: Box<dyn std::io::BufRead + '_>,
-    name: &str,
-    wanted: Wanted,
-    options: &Options,
-) -> Result<Found, String> {
-    let mut session =
-        Session::start(Reader::new(reader, name), options).map_err(|error| error.to_string())?;
-    session.watch();
-    let mut recorder = Recorder::default();
-    let dialect = session.dialect().clone();
-    let (mut v1, mut requests) = (false, 0);
-    let mut chosen: Option<(Outcome, Vec<Story>)> = None;
-    let mut suspicious: Option<u64> = None;
-    let mut other = Vec::new();
-    while let Some(step) = session.step().map_err(|error| error.to_string())? {
-        let Step::Request(outcome) = step else { continue };
-        requests = outcome.request;
-        if outcome.op() == "set_iommu" && outcome.why.is_none() {
-            v1 = outcome.member("type").is_some_and(|t| t == "type1" || t == 1 || t == "1");
-        }
-        if chosen.is_some() {
-            drop(session.take_changes());
-            if outcome.refusal.is_some() {
-                other.push((outcome.request, outcome.op().to_owned()));
-            }
-            continue;
-        }
-        let this = match wanted {
-            Wanted::Number(number) => outcome.request == number,
-            Wanted::First | Wanted::Asked => outcome.refusal.is_some(),
-        };
-        recorder.note(&outcome, &mut session);
-        if this {
-            chosen = Some((*outcome, std::mem::take(&mut recorder).finish()));
-            if matches!(wanted, Wanted::Number(_)) {
-                break;
-            }
-        } else if wanted == Wanted::First && rules::suspicion(&outcome).is_some() {
-            suspicious.get_or_insert(outcome.request);
-        }
-    }
-    let case = |(outcome, stories): (Outcome, Vec<Story>)| Case {
-        file: name.to_owned(),
-        typed: false,
-        outcome,
-        stories,
-        dialect,
-        v1,
-        other,
-        kernels: Vec::new(),
-    };
-    match (chosen, wanted) {
-        (Some(chosen), _) => Ok(Found::Case(Box::new(case(chosen)))),
-        (None, Wanted::Number(number)) => {
-            Err(format!("{name}: expected a request from 1 to {requests}, found {number}"))
-        }
-        (None, Wanted::Asked) => Ok(Found::At(requests)),
-        (None, Wanted::First) => Ok(suspicious.map_or(Found::Nothing, Found::At)),
     }
 }

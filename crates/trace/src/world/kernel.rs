@@ -171,7 +171,7 @@ impl World {
     }
 
     /// The device behind a descriptor that is to be read or written at a position.
-    fn device_at(&self, fd: i32, at: u64) -> Sys<DeviceId> {
+    fn positioned(&self, fd: i32, at: u64) -> Sys<DeviceId> {
         // Looked at before the descriptor is.
         if i64::try_from(at).is_err() {
             return Err(Failure::new(Errno::EINVAL, "the position is negative"));
@@ -185,14 +185,14 @@ impl World {
 
     /// `pread`.
     pub(crate) fn pread(&mut self, fd: i32, at: u64, data: &mut [u8]) -> Sys {
-        let id = self.device_at(fd, at)?;
+        let id = self.positioned(fd, at)?;
         let answer = self.on_device(id, |device, up| device.read(up, at, data));
         answer.map(count).map_err(|refusal| self.refused(&refusal.into()))
     }
 
     /// `pwrite`.
     pub(crate) fn pwrite(&mut self, fd: i32, at: u64, data: &[u8]) -> Sys {
-        let id = self.device_at(fd, at)?;
+        let id = self.positioned(fd, at)?;
         let answer = self.on_device(id, |device, up| device.write(up, at, data));
         answer.map(count).map_err(|refusal| self.refused(&refusal.into()))
     }
@@ -242,7 +242,7 @@ impl World {
         if offset.checked_add(size).is_none_or(|end| i64::try_from(end).is_err()) {
             return refuse(Errno::EOVERFLOW, "the range goes beyond 2^63");
         }
-        let id = self.device_at(fd, offset)?;
+        let id = self.positioned(fd, offset)?;
         let size = size.next_multiple_of(page);
         let mapped = self.on_device(id, |device, _| device.mmap(offset, size, true));
         if let Err(refusal) = mapped {

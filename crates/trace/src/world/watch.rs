@@ -1,6 +1,7 @@
 //! Who is told what changes, and whose address space it was.
 
 use iommu::{Event, Host};
+use vfio::device::Device;
 use vfio::{Container, ContainerId, DeviceId, GroupId};
 
 use super::World;
@@ -66,6 +67,14 @@ impl World {
     /// The host.
     pub(crate) fn host(&self) -> &Host {
         &self.system.shared().host
+    }
+
+    /// The device behind a descriptor.
+    pub(crate) fn device_at(&self, fd: i32) -> Option<&Device> {
+        match self.process.file(fd)? {
+            File::Device(id) => self.table.get(id),
+            _ => None,
+        }
     }
 
     /// A container that is open, or that groups keep alive.

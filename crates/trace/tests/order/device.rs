@@ -138,8 +138,7 @@ fn eventfd_writes() {
             &write(32, 4, 0x100, "99"),
             &write(32, 4, 0x200, "-1"),
         ];
-        let many: Vec<String> =
-            (0..999).map(|i| write(32, 1, 0x1000 + i, "e0")).collect();
+        let many: Vec<String> = (0..999).map(|i| write(32, 1, 0x1000 + i, "e0")).collect();
         let rest = [many.concat(), write(32, 4, 0x200, "99"), write(32, 1, 0x1000, "-1")];
         let events = [write(32, 4, 0x200, "99"), write(32, 4, 0x200, "c0")];
         let script = [script.concat(), rest.concat(), events.concat()].concat();

@@ -133,9 +133,8 @@ fn messages() {
         ];
         let mut skipped = GENERAL.to_vec();
         // No host runs out of vectors; crates/vfio/src/device/irq/tests/order.rs.
-        skipped.push(
-            "the interrupt controller has a vector left, and the driver's MSI window a page",
-        );
+        skipped
+            .push("the interrupt controller has a vector left, and the driver's MSI window a page");
         let scripts = [script.concat(), full.concat(), range.concat()];
         ascend(dialect, &scripts, &skipped);
     }

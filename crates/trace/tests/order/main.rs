@@ -9,6 +9,7 @@ mod device;
 mod feature;
 mod group;
 mod irq;
+mod numbers;
 mod recorded;
 mod region;
 mod type1;

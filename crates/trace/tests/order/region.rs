@@ -11,7 +11,12 @@ fn open(bar0_base: &str) -> String {
         let bar0 = header["devices"]["edu"]["resource"][0].clone();
         let none = json!(["0x0", "0x0", "0x0"]);
         header["devices"]["edu"]["resource"] = json!([
-            bar0, ["0xc000", "0xc03f", "0x40101"], none, none, none, none,
+            bar0,
+            ["0xc000", "0xc03f", "0x40101"],
+            none,
+            none,
+            none,
+            none,
             ["0xfd000000", "0xfd00ffff", "0x46200"],
         ]);
         header["bar0_base"] = json!(bar0_base);
@@ -27,7 +32,8 @@ const DECODE_OFF: &str = "{\"op\":\"region_write\",\"offset\":4,\"data\":\"0000\
 #[test]
 fn read_and_write() {
     for dialect in Dialect::ALL {
-        for (op, data) in [("region_read", "\"size\":8"), ("region_write", "\"data\":\"0011223344556677\"")]
+        for (op, data) in
+            [("region_read", "\"size\":8"), ("region_write", "\"data\":\"0011223344556677\"")]
         {
             let at = |region: &str, offset: &str| {
                 format!("{{\"op\":\"{op}\",\"region\":{region},\"offset\":\"{offset}\",{data}}}\n")
@@ -42,12 +48,7 @@ fn read_and_write() {
                 &at("\"bar0\"", "0x100000"),
                 &at("\"bar0\"", "0x0"),
             ];
-            let rom = [
-                &*open("0"),
-                DECODE_OFF,
-                &at("\"rom\"", "0x10000"),
-                &at("\"rom\"", "0x0"),
-            ];
+            let rom = [&*open("0"), DECODE_OFF, &at("\"rom\"", "0x10000"), &at("\"rom\"", "0x0")];
             let rom = rom.concat();
             // Regions that there are have that check too.
             ascend(dialect, &[script.concat(), rom], &[]);

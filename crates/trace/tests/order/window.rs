@@ -22,7 +22,10 @@ fn map() {
         let wrap = r#"{"op":"map","iova":"0xfffffffffffff800","size":"0x1000","flags":["reserved_msi_iova"FLAGS]}
 "#;
         let (first, second) = if dialect.wrap_is_eoverflow {
-            (wrap.replace("FLAGS", ""), wrap.replace("FLAGS", "").replace("0xfffffffffffff", "0x10"))
+            (
+                wrap.replace("FLAGS", ""),
+                wrap.replace("FLAGS", "").replace("0xfffffffffffff", "0x10"),
+            )
         } else {
             (wrap.replace("FLAGS", ""), wrap.replace("FLAGS", ",\"read\""))
         };

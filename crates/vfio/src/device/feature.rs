@@ -101,8 +101,7 @@ impl Device {
         let wanted = match wakeup {
             None => LowPower::Entered,
             Some(arg) => {
-                let [fd, _]: [u32; 2] =
-                    user::read_tail(env.caller, arg, FeatureHeader::MIN_ARGSZ)?;
+                let [fd, _]: [u32; 2] = user::read_tail(env.caller, arg, FeatureHeader::MIN_ARGSZ)?;
                 let fd = fd.cast_signed();
                 if fd < 0 {
                     return Err(DeviceRefusal::BadEvent { fd, why: BadEvent::NotEventfd });

@@ -1,5 +1,8 @@
 //! Why a request of a device is refused.
 
+use alloc::format;
+use alloc::string::String;
+
 use iommu::Dialect;
 use thiserror::Error;
 use uapi::Errno;
@@ -39,7 +42,7 @@ pub enum DeviceRefusal {
     #[error("the device is not there")]
     NotThere,
     /// No such region.
-    #[error("no region {0}")]
+    #[error("{}", no_region(*.0))]
     NoSuchRegion(u64),
     /// The function does not have that BAR, or the access is beyond its end.
     #[error("nothing at {offset:#x} of BAR {bar}")]
@@ -85,7 +88,7 @@ pub enum DeviceRefusal {
     #[error("the link did not come back after the reset of its bus")]
     LinkLost,
     /// The caller's list is too short; the number needed was written.
-    #[error("{needed} devices do not fit {room}")]
+    #[error("there are {needed} devices on the bus, and room for {room} in the list")]
     ListTooShort {
         /// Devices there are.
         needed: usize,
@@ -93,7 +96,7 @@ pub enum DeviceRefusal {
         room: usize,
     },
     /// Not a number of groups that can be right.
-    #[error("{given} groups for {affected} affected devices")]
+    #[error("{}", group_count(*.given, *.affected))]
     GroupCount {
         /// Descriptors given.
         given: u32,
@@ -108,7 +111,7 @@ pub enum DeviceRefusal {
     NotAGroup(i32),
     /// A function that the reset affects is in none of the groups given, or not bound to vfio-pci.
     #[error("the reset affects {0}, which the caller does not own")]
-    NotOwned(alloc::string::String),
+    NotOwned(String),
     /// A descriptor that is no eventfd.
     #[error("descriptor {fd} is no eventfd")]
     BadEvent {
@@ -157,6 +160,21 @@ pub enum DeviceRefusal {
     /// As many eventfd writes as a device may have.
     #[error("{0} writes are tied to eventfds, more are not allowed")]
     TooManyIoEvents(usize),
+}
+
+/// A region is named by its index or by an offset in the descriptor's file.
+fn no_region(region: u64) -> String {
+    match uapi::region::split_offset(region) {
+        (0, index) => format!("no region {index}"),
+        (index, within) => format!("no region {index} (offset {region:#x}, {within:#x} within)"),
+    }
+}
+
+fn group_count(given: u32, affected: usize) -> String {
+    match given {
+        0 => "no group is given".into(),
+        _ => format!("{given} groups are given, and {affected} devices are on the bus"),
+    }
 }
 
 impl From<BadAddress> for DeviceRefusal {

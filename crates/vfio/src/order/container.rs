@@ -43,7 +43,11 @@ pub fn set_iommu(dialect: &Dialect) -> Vec<Rule> {
                 EINVAL,
                 Refusal::NoNesting { known: false }
             ),
-            rule!("and gives it to users", EPERM, Refusal::NoNesting { known: true }),
+            rule!(
+                "its driver gives nested translation to users",
+                EPERM,
+                Refusal::NoNesting { known: true }
+            ),
         ]);
     }
     // Each group in turn; nothing is mapped yet.

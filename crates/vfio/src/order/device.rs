@@ -183,10 +183,8 @@ pub fn feature(dialect: &Dialect, number: u32) -> Vec<Rule> {
         ),
         device_rule!("the device has the feature", ENOTTY, DeviceRefusal::NoSuchFeature(_)),
     ];
-    let takes = |says| Rule {
-        says,
-        ..device_rule!("", EINVAL, DeviceRefusal::FeatureOperation { .. })
-    };
+    let takes =
+        |says| Rule { says, ..device_rule!("", EINVAL, DeviceRefusal::FeatureOperation { .. }) };
     let low_power =
         device_rule!("the device is not in low power yet", EINVAL, DeviceRefusal::AlreadyLowPower);
     let is_set = takes("the feature is SET (or PROBE says that it could be)");
@@ -196,11 +194,7 @@ pub fn feature(dialect: &Dialect, number: u32) -> Vec<Rule> {
             is_set,
             argsz!("argsz is at least 16, with the eventfd", _),
             device_rule!("the eventfd's number can be read", EFAULT, DeviceRefusal::BadTail),
-            device_rule!(
-                "it is not negative",
-                EINVAL,
-                DeviceRefusal::BadEvent { fd: ..0, .. }
-            ),
+            device_rule!("it is not negative", EINVAL, DeviceRefusal::BadEvent { fd: ..0, .. }),
             EVENT_OPEN,
             IS_EVENT,
             low_power,
@@ -212,11 +206,7 @@ pub fn feature(dialect: &Dialect, number: u32) -> Vec<Rule> {
             device_rule!("what is wanted can be read", EFAULT, DeviceRefusal::BadTail),
             device_rule!("at least one range, no flags", EINVAL, DeviceRefusal::BadDmaBuf { .. }),
             device_rule!("the region is a BAR", ENODEV, DeviceRefusal::NoBar(_)),
-            device_rule!(
-                "a BAR can be exported as a dma-buf",
-                EOPNOTSUPP,
-                DeviceRefusal::NoDmaBuf
-            ),
+            device_rule!("a BAR can be exported as a dma-buf", EOPNOTSUPP, DeviceRefusal::NoDmaBuf),
         ]),
         Some(Feature::MigPrecopyInfoV2) if dialect.device_dma_buf => {
             rules.push(takes("the device can migrate"));

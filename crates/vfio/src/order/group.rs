@@ -19,11 +19,7 @@ const IN_CONTAINER: Rule = rule!("the group is in a container", EINVAL, Refusal:
 pub fn open_group() -> Vec<Rule> {
     vec![
         rule!("a device of it is bound to vfio-pci", ENOENT, Refusal::NoVfioDevice(_)),
-        rule!(
-            "neither the group nor a device of it is open already",
-            EBUSY,
-            Refusal::GroupOpen(_)
-        ),
+        rule!("neither the group nor a device of it is open already", EBUSY, Refusal::GroupOpen(_)),
     ]
 }
 
@@ -63,10 +59,7 @@ pub fn set_container(dialect: &Dialect) -> Vec<Rule> {
 /// The checks of `UNSET_CONTAINER` in their order.
 #[must_use]
 pub fn unset_container() -> Vec<Rule> {
-    vec![
-        IN_CONTAINER,
-        rule!("no device of the group is open", EBUSY, Refusal::DevicesOpen { .. }),
-    ]
+    vec![IN_CONTAINER, rule!("no device of the group is open", EBUSY, Refusal::DevicesOpen { .. })]
 }
 
 /// The checks of `GET_DEVICE_FD` in their order.

@@ -45,11 +45,8 @@ macro_rules! irq_rule {
     };
 }
 
-const EVENT_OPEN: Rule = irq_rule!(
-    "each descriptor is open",
-    EBADF,
-    IrqRefusal::BadEvent { why: BadEvent::Closed, .. }
-);
+const EVENT_OPEN: Rule =
+    irq_rule!("each descriptor is open", EBADF, IrqRefusal::BadEvent { why: BadEvent::Closed, .. });
 const IS_EVENT: Rule = irq_rule!(
     "each descriptor is an eventfd",
     EINVAL,
@@ -97,11 +94,8 @@ fn intx(flags: IrqSetFlags) -> Vec<Rule> {
     let one = irq_rule!("start is 0 and count is 1", EINVAL, IrqRefusal::OneLine { .. });
     let by_event = flags.contains(IrqSetFlags::DATA_EVENTFD);
     if flags.contains(IrqSetFlags::ACTION_TRIGGER) {
-        let other = irq_rule!(
-            "neither MSI nor MSI-X is enabled",
-            EINVAL,
-            IrqRefusal::OtherEnabled { .. }
-        );
+        let other =
+            irq_rule!("neither MSI nor MSI-X is enabled", EINVAL, IrqRefusal::OtherEnabled { .. });
         rules.extend([other, one]);
         if by_event {
             let wired = irq_rule!("the device's line is wired", ENODEV, IrqRefusal::NotWired);
@@ -128,11 +122,7 @@ fn intx(flags: IrqSetFlags) -> Vec<Rule> {
 fn messages(dialect: &Dialect, flags: IrqSetFlags) -> Vec<Rule> {
     let mut rules = vec![
         irq_rule!("ACTION_TRIGGER alone", ENOTTY, IrqRefusal::NoSuchAction { .. }),
-        irq_rule!(
-            "no other kind of interrupt is enabled",
-            EINVAL,
-            IrqRefusal::OtherEnabled { .. }
-        ),
+        irq_rule!("no other kind of interrupt is enabled", EINVAL, IrqRefusal::OtherEnabled { .. }),
     ];
     let among = irq_rule!(
         "once enabled: all vectors are among the enabled ones",

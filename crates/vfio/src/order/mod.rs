@@ -24,11 +24,12 @@ pub use device::{
     unknown_device_request,
 };
 pub use group::{
-    bind, get_device_fd, get_status, open_group, set_container, unknown_group_request, unset_container,
+    bind, get_device_fd, get_status, open_group, set_container, unknown_group_request,
+    unset_container,
 };
 pub use irq::{Irqs, set_irqs};
 pub use region::{mmap_region, read_region, write_region};
-pub use type1::{Dirty, dirty_pages, get_info, map, unmap};
+pub use type1::{Dirty, Map, dirty_pages, get_info, map, unmap};
 pub use window::{map_window, unmap_window};
 
 /// One check.

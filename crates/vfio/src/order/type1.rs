@@ -30,24 +30,17 @@ const BITMAP_SIZE: Rule = rule!(
     EINVAL,
     Refusal::BitmapSize { .. }
 );
-const BITMAP_PAGES: Rule = rule!(
-    "the bitmap's page size is the IOMMU's smallest",
-    EINVAL,
-    Refusal::BitmapPageSize { .. }
-);
+const BITMAP_PAGES: Rule =
+    rule!("the bitmap's page size is the IOMMU's smallest", EINVAL, Refusal::BitmapPageSize { .. });
 const TRACKED: Rule =
     rule!("dirty pages are tracked (START)", EINVAL, Refusal::Dirty(DirtyRefusal::Off));
 const BITMAP_WRITABLE: Rule =
     rule!("the bitmap can be written", EFAULT, Refusal::Dirty(DirtyRefusal::Bitmap));
 
-/// `argsz` covers the structure.
-pub(super) fn argsz() -> Rule {
-    rule!(
-        "argsz is at least the structure's: 32 for a map, 24 for an unmap, 16 for information",
-        EINVAL,
-        Refusal::ArgszTooSmall { min: 32 | 24 | 16, .. }
-    )
-}
+pub(super) const MAP_ARGSZ: Rule =
+    rule!("argsz is at least 32", EINVAL, Refusal::ArgszTooSmall { .. });
+pub(super) const UNMAP_ARGSZ: Rule =
+    rule!("argsz is at least 24", EINVAL, Refusal::ArgszTooSmall { min: 24, .. });
 
 /// `iova` and `size` of a range that ends below 2^64.
 pub(super) fn range_wraps(dialect: &Dialect) -> Rule {
@@ -59,13 +52,24 @@ pub(super) fn wrap(dialect: &Dialect) -> Errno {
     if dialect.wrap_is_eoverflow { Errno::EOVERFLOW } else { Errno::EINVAL }
 }
 
-/// The checks of `MAP_DMA` in their order; `update` for one that changes a user address.
+/// What a `MAP_DMA` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Map {
+    /// A mapping.
+    New,
+    /// A mapping, where MSI windows can be in its way.
+    NewBesideWindows,
+    /// A mapping's user address.
+    Update,
+}
+
+/// The checks of `MAP_DMA` in their order.
 #[must_use]
-pub fn map(dialect: &Dialect, update: bool) -> Vec<Rule> {
+pub fn map(dialect: &Dialect, what: Map) -> Vec<Rule> {
     let wraps = rule!("iova and vaddr plus size stay below 2^64", EINVAL, Refusal::Wraps { .. })
         .answering(wrap(dialect));
     let mix = rule!("READ or WRITE, or VADDR alone", EINVAL, Refusal::FlagMix(_));
-    let mut rules = vec![HAS_IOMMU, READABLE, argsz(), FLAGS, SIZE];
+    let mut rules = vec![HAS_IOMMU, READABLE, MAP_ARGSZ, FLAGS, SIZE];
     rules.extend(if dialect.wrap_is_eoverflow { [wraps, mix] } else { [mix, wraps] });
     rules.push(rule!(
         "iova, vaddr and size are multiples of the IOMMU's smallest page",
@@ -73,15 +77,26 @@ pub fn map(dialect: &Dialect, update: bool) -> Vec<Rule> {
         Refusal::Map(MapRefusal::Misaligned { .. })
             | Refusal::Vaddr(VaddrRefusal::Misaligned { .. })
     ));
-    rules.extend(if update { update_rules() } else { new_rules() });
+    if what == Map::Update {
+        rules.extend(update_rules());
+        return rules;
+    }
+    let free = rule!("nothing is mapped there", EEXIST, Refusal::Map(MapRefusal::Overlaps { .. }));
+    rules.push(free);
+    if what == Map::NewBesideWindows {
+        rules.push(rule!(
+            "no MSI window is there",
+            EEXIST,
+            Refusal::Map(MapRefusal::InWindow { .. })
+        ));
+    }
+    rules.extend(new_rules());
     rules
 }
 
 /// What else is checked of a new mapping.
 fn new_rules() -> Vec<Rule> {
     vec![
-        rule!("nothing is mapped there", EEXIST, Refusal::Map(MapRefusal::Overlaps { .. })),
-        rule!("no MSI window is there", EEXIST, Refusal::Map(MapRefusal::InWindow { .. })),
         rule!(
             "the container may hold another mapping (dma_entry_limit)",
             ENOSPC,
@@ -139,13 +154,9 @@ pub fn unmap(dialect: &Dialect, version: Version, flags: UnmapFlags) -> Vec<Rule
     let mut rules = vec![
         HAS_IOMMU,
         READABLE,
-        argsz(),
+        UNMAP_ARGSZ,
         FLAGS,
-        rule!(
-            "GET_DIRTY_BITMAP goes with neither ALL nor VADDR",
-            EINVAL,
-            Refusal::FlagMix(_)
-        ),
+        rule!("GET_DIRTY_BITMAP goes with neither ALL nor VADDR", EINVAL, Refusal::FlagMix(_)),
     ];
     if bitmap {
         rules.extend([
@@ -242,5 +253,6 @@ pub fn dirty_pages(dialect: &Dialect, what: Dirty) -> Vec<Rule> {
 /// The checks of `GET_INFO` of a container in their order.
 #[must_use]
 pub fn get_info() -> Vec<Rule> {
-    vec![HAS_IOMMU, READABLE, argsz(), WRITABLE]
+    let argsz = rule!("argsz is at least 16", EINVAL, Refusal::ArgszTooSmall { .. });
+    vec![HAS_IOMMU, READABLE, argsz, WRITABLE]
 }

@@ -7,7 +7,7 @@ use iommu::{Dialect, WindowRefusal};
 use uapi::type1::UnmapFlags;
 
 use super::container::HAS_IOMMU;
-use super::type1::{SIZE, argsz, range_wraps, unmap_range};
+use super::type1::{MAP_ARGSZ, SIZE, UNMAP_ARGSZ, range_wraps, unmap_range};
 use super::{FLAGS, READABLE, Rule, WRITABLE, rule};
 use crate::{Abi, Refusal};
 
@@ -20,7 +20,7 @@ pub fn map_window(dialect: &Dialect, abi: Abi) -> Vec<Rule> {
     if abi != Abi::MsiV6 {
         mix.push(rule!("READ or WRITE, and no VADDR", EINVAL, Refusal::FlagMix(_)));
     }
-    let mut rules = vec![HAS_IOMMU, READABLE, argsz(), FLAGS, SIZE];
+    let mut rules = vec![HAS_IOMMU, READABLE, MAP_ARGSZ, FLAGS, SIZE];
     if dialect.wrap_is_eoverflow {
         rules.push(wraps);
         rules.extend(mix);
@@ -61,7 +61,7 @@ pub fn unmap_window(dialect: &Dialect, flags: UnmapFlags) -> Vec<Rule> {
     let mut rules = vec![
         HAS_IOMMU,
         READABLE,
-        argsz(),
+        UNMAP_ARGSZ,
         FLAGS,
         rule!("neither GET_DIRTY_BITMAP nor VADDR", EINVAL, Refusal::FlagMix(_)),
     ];

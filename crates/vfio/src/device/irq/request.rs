@@ -124,12 +124,7 @@ fn action(flags: IrqSetFlags) -> Option<Action> {
 }
 
 /// Copies what is `offset` bytes behind `arg`; address and size of what cannot be read.
-fn read(
-    caller: &mut dyn Caller,
-    arg: u64,
-    offset: u64,
-    data: &mut [u8],
-) -> Result<(), (u64, u64)> {
+fn read(caller: &mut dyn Caller, arg: u64, offset: u64, data: &mut [u8]) -> Result<(), (u64, u64)> {
     let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
     let unreadable = (arg.wrapping_add(offset), size);
     let addr = arg.checked_add(offset).ok_or(unreadable)?;
