@@ -33,6 +33,7 @@ const UNREADABLE: u8 = 2;
 #[command(after_help = "Examples:
   softvfio explain trace.jsonl                       the first request that was refused
   softvfio explain trace.jsonl:17                    request 17, the first being 1
+  softvfio explain -- -:17 < trace.jsonl             the same of standard input
   softvfio explain --map 0x8000000+2M --host arm-smmuv3-its
   softvfio explain --window 0x8000000+64K --map 0+1G --enable-msi edu --host arm-smmuv3-its-user
 

@@ -52,27 +52,27 @@ pub(super) fn of<R: BufRead>(
 #[derive(Default)]
 pub(super) struct Probes {
     first: Option<u64>,
-    /// Requests that asked how much room an answer needs: by operation, slot and index.
-    open: HashMap<(String, u64, String), u64>,
+    /// Requests that asked a container how much room its information needs, by slot. (Regions have
+    /// nothing in their capabilities that a client must know.)
+    open: HashMap<u64, u64>,
 }
 
 impl Probes {
     /// Takes note of an answer.
     pub(super) fn note(&mut self, outcome: &Outcome, odd: Option<Odd>) {
-        let slot = if outcome.op() == "get_info" { "c" } else { "d" };
-        let index = outcome.member("index").map(|index| index.to_string()).unwrap_or_default();
-        let key = || (outcome.op().to_owned(), number(outcome, slot).unwrap_or(0), index);
+        let slot = number(outcome, "c").unwrap_or(0);
+        let container = outcome.op() == "get_info";
         match odd {
             Some(Odd { probe: false, .. }) => {
                 self.first.get_or_insert(outcome.request);
             }
-            Some(Odd { probe: true, .. }) => {
-                self.open.entry(key()).or_insert(outcome.request);
+            Some(_) if container => {
+                self.open.entry(slot).or_insert(outcome.request);
             }
-            None if matches!(outcome.op(), "get_info" | "region_info") => {
-                self.open.remove(&key());
+            None if container => {
+                self.open.remove(&slot);
             }
-            None => {}
+            _ => {}
         }
     }
 

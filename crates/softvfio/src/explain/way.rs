@@ -49,7 +49,7 @@ fn there<'a>(case: &'a Case, way: &[IovaRange]) -> Vec<(&'a Story, &'a Life)> {
     let mut found = Vec::new();
     // Whatever else is where the request wants to be would be in the way next.
     let asked = range(&case.outcome).filter(|_| !way.is_empty());
-    let asked = asked.filter(|_| op(&case.outcome) == "map");
+    let asked = asked.filter(|_| case.outcome.op() == "map");
     let own = |story: &&Story| case.container.is_none_or(|id| id == story.container);
     for story in case.stories.iter().filter(own) {
         for life in &story.lives {
