@@ -15,7 +15,16 @@ pub(crate) fn bench(options: &[&str]) -> Result<(), String> {
     let mut command = cargo(&["bench", "--package", "softvfio-bench", "--"]);
     loud(command.args(options))?;
     print!("{}", table(&target_dir().join("criterion"))?);
+    draw(&[])?;
     door()
+}
+
+/// Pictures of large traces: what the program takes for them. OPTIONS: the number of maps.
+pub(crate) fn draw(options: &[&str]) -> Result<(), String> {
+    loud(&mut cargo(&["build", "--release", "--package", "softvfio"]))?;
+    let program = target_dir().join("release/softvfio");
+    let example = ["run", "--release", "--package", "softvfio-draw", "--example", "bench_draw"];
+    loud(cargo(&example).arg("--").arg(program).args(options))
 }
 
 /// The door: a program of its own, as it needs processes.

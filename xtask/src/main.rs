@@ -29,7 +29,9 @@ cargo xtask COMMAND
   fuzz TARGET [--seconds N] [--planted]
                          fuzzes one target (60 s unless told); what it finds stays in the target folder
   bench [OPTIONS]        the benchmarks, then their medians as ratios to the peers'; OPTIONS are
-                         criterion's (a filter, --measurement-time 1, ...); then the door
+                         criterion's (a filter, --measurement-time 1, ...); then pictures of
+                         large traces, and the door
+  bench draw [MAPS]      pictures alone: draw, replay and explain of traces with a million maps
   bench door             the door's alone: requests, start-up, qemu-img
 
 With CI=true a step that is skipped for want of something that .ci/run installs is a failure.
@@ -55,6 +57,7 @@ fn dispatch(args: &[&str]) -> Result<(), String> {
         }
         ["test"] => steps::run(steps::ALL),
         ["bench", "door"] => bench::door(),
+        ["bench", "draw", options @ ..] => bench::draw(options),
         ["bench", options @ ..] => bench::bench(options),
         ["fuzz", target, options @ ..] => fuzz::one(target, options),
         [name] => steps::run_named(name).map_err(|why| format!("{why} (cargo xtask help)")),

@@ -43,7 +43,11 @@ impl Fields {
     pub(crate) fn put(&mut self, name: &'static str, value: Value) {
         match self.0.iter_mut().find(|(own, _)| *own == name) {
             Some((_, old)) => *old = value,
-            None => self.0.push((name, value)),
+            None => {
+                // Mostly the only one.
+                self.0.reserve_exact(usize::from(self.0.is_empty()));
+                self.0.push((name, value));
+            }
         }
     }
 }

@@ -260,28 +260,34 @@ impl<R: BufRead> Session<R> {
     pub fn step(&mut self) -> Result<Option<Step>, ReadError> {
         let Some(mut line) = self.reader.read_line()? else { return Ok(None) };
         // A line with an answer and no operation is no note: the answer counts.
-        let has_op = line.members.get(&line.text, "op").is_some_and(|op| !matches!(op, Raw::Array(_)));
+        let has_op =
+            line.members.get(&line.text, "op").is_some_and(|op| !matches!(op, Raw::Array(_)));
         if !has_op && (self.needs_known || line.members.get(&line.text, "want").is_none()) {
             return Ok(Some(Step::Note(line.text)));
         }
         self.requests += 1;
         let want = line.members.remove(&line.text, "want");
-        let (answer, known) = match ops::run(&mut self.world, Request::new(&line.text, &line.members)) {
-            Ok(answer) => (answer, true),
-            Err(Stop::Killed(signal)) => (Answer::killed(signal), true),
-            Err(Stop::Unknown(name)) if !self.needs_known => {
-                let why = Some(if has_op {
-                    format!("there is no operation {name:?}")
-                } else {
-                    "the line names no operation".into()
-                });
-                (Answer { fields: Fields::default(), why, refusal: None }, false)
-            }
-            Err(Stop::Unknown(name)) => {
-                return Err(self.error(&line, "op", format!("a known operation, found {name:?}")));
-            }
-            Err(Stop::Bad(bad)) => return Err(self.error(&line, &bad.member, bad.expected)),
-        };
+        let (answer, known) =
+            match ops::run(&mut self.world, Request::new(&line.text, &line.members)) {
+                Ok(answer) => (answer, true),
+                Err(Stop::Killed(signal)) => (Answer::killed(signal), true),
+                Err(Stop::Unknown(name)) if !self.needs_known => {
+                    let why = Some(if has_op {
+                        format!("there is no operation {name:?}")
+                    } else {
+                        "the line names no operation".into()
+                    });
+                    (Answer { fields: Fields::default(), why, refusal: None }, false)
+                }
+                Err(Stop::Unknown(name)) => {
+                    return Err(self.error(
+                        &line,
+                        "op",
+                        format!("a known operation, found {name:?}"),
+                    ));
+                }
+                Err(Stop::Bad(bad)) => return Err(self.error(&line, &bad.member, bad.expected)),
+            };
         let verdict = self.judge(&line, want.as_ref(), &answer, known);
         Ok(Some(Step::Request(Box::new(Outcome {
             line: line.number,
@@ -296,13 +302,7 @@ impl<R: BufRead> Session<R> {
         }))))
     }
 
-    fn judge(
-        &self,
-        line: &Line,
-        want: Option<&Raw>,
-        answer: &Answer,
-        known: bool,
-    ) -> Verdict {
+    fn judge(&self, line: &Line, want: Option<&Raw>, answer: &Answer, known: bool) -> Verdict {
         let Some(want) = want else { return Verdict::Unasked };
         if !known {
             return Verdict::Mismatched(Vec::new());

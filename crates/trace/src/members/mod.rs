@@ -18,13 +18,17 @@ const MANY: usize = 64;
 /// The members of an object, each there once, in the order of the text. They are read with the text
 /// that they were made of.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Members(Vec<Member>);
+pub(crate) struct Members {
+    list: Vec<Member>,
+    /// A bit for each tag that is, or was, there: most members that are asked for are not.
+    tags: u64,
+}
 
 /// A member.
 #[derive(Clone, Debug)]
 struct Member {
-    /// The beginning of its name and how long that is: nearly always enough to tell it from others.
-    tag: u64,
+    /// Of its name: nearly always enough to tell it from others.
+    tag: u32,
     key: Text,
     value: Raw,
 }
@@ -51,7 +55,7 @@ impl Members {
     /// The members of the object in `text`.
     pub(crate) fn read(text: &str) -> serde_json::Result<Self> {
         if let Some(members) = scan::members(text) {
-            return Ok(Self(members));
+            return Ok(members);
         }
         let mut from = serde_json::Deserializer::from_str(text);
         let members = AsMembers(text).deserialize(&mut from)?;
@@ -61,47 +65,54 @@ impl Members {
 
     /// The member `name`.
     pub(crate) fn get(&self, text: &str, name: &str) -> Option<&Raw> {
-        let tag = tag(name);
-        self.0.iter().find(|m| m.is_called(text, tag, name)).map(|m| &m.value)
+        let place = self.place(text, tag(name), name)?;
+        self.list.get(place).map(|m| &m.value)
     }
 
     /// Takes the member `name` out.
     pub(crate) fn remove(&mut self, text: &str, name: &str) -> Option<Raw> {
-        let tag = tag(name);
-        let at = self.0.iter().position(|m| m.is_called(text, tag, name))?;
-        Some(self.0.remove(at).value)
+        let place = self.place(text, tag(name), name)?;
+        Some(self.list.remove(place).value)
     }
 
     /// The same as a map.
     pub(crate) fn to_map(&self, text: &str) -> Map<String, Value> {
         let own = |m: &Member| (m.key.get(text).to_owned(), m.value.to_value(text));
-        self.0.iter().map(own).collect()
+        self.list.iter().map(own).collect()
+    }
+
+    fn place(&self, text: &str, tag: u32, name: &str) -> Option<usize> {
+        if self.tags & bit(tag) == 0 {
+            return None;
+        }
+        self.list.iter().position(|m| m.is_called(text, tag, name))
+    }
+
+    fn push(&mut self, member: Member) {
+        self.tags |= bit(member.tag);
+        self.list.push(member);
     }
 }
 
-/// Bytes of a name that are in its tag.
-const TAGGED: usize = 7;
+/// The length of a name, as far as that fits, its first and its last byte.
+#[inline]
+fn tag(name: &str) -> u32 {
+    let [first, last] =
+        [name.bytes().next(), name.bytes().next_back()].map(Option::unwrap_or_default);
+    u32::from_le_bytes([first, last, name.len().min(0xff) as u8, 0])
+}
 
-/// The first bytes of a name, and its length where that fits.
-fn tag(name: &str) -> u64 {
-    let len = name.len().min(0xff) as u64;
-    let first = name.bytes().take(TAGGED).fold(0, |tag, byte| tag << 8 | u64::from(byte));
-    len << 56 | first
+/// The bit of a tag.
+#[inline]
+fn bit(tag: u32) -> u64 {
+    1 << (tag.wrapping_mul(0x9e37_79b9) >> 26)
 }
 
 impl Member {
-    fn new(text: &str, key: Text, value: Raw) -> Self {
-        Self { tag: tag(key.get(text)), key, value }
-    }
-
     /// Whether this is its name, whose tag is `tag`.
-    fn is_called(&self, text: &str, tag: u64, name: &str) -> bool {
-        self.tag == tag && (name.len() <= TAGGED || self.key.get(text) == name)
-    }
-
-    /// Whether another member has the same name.
-    fn is_called_as(&self, text: &str, other: &Self) -> bool {
-        self.is_called(text, other.tag, other.key.get(text))
+    #[inline]
+    fn is_called(&self, text: &str, tag: u32, name: &str) -> bool {
+        self.tag == tag && self.key.says(text, name)
     }
 }
 
@@ -112,6 +123,18 @@ impl Text {
         match (u32::try_from(at), u32::try_from(part.len())) {
             (Ok(at), Ok(len)) => Self::Stands { at, len },
             _ => Self::Says(part.into()),
+        }
+    }
+
+    /// Whether it says `name`.
+    #[inline]
+    fn says(&self, text: &str, name: &str) -> bool {
+        match self {
+            Self::Stands { at, len } => {
+                let at = *at as usize;
+                text.as_bytes().get(at..at + *len as usize) == Some(name.as_bytes())
+            }
+            Self::Says(own) => **own == *name,
         }
     }
 
@@ -187,15 +210,16 @@ impl<'de> Visitor<'de> for AsMembers<'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members, A::Error> {
         let text = self.0;
-        let mut members: Vec<Member> = Vec::new();
+        let mut members = Members::default();
         let mut names: HashSet<String> = HashSet::new();
         while let Some(key) = access.next_key_seed(AsText(text))? {
             let name = key.get(text);
-            let twice = if members.len() < MANY {
-                members.iter().any(|other| other.key.get(text) == name)
+            let tag = tag(name);
+            let twice = if members.list.len() < MANY {
+                members.place(text, tag, name).is_some()
             } else {
                 if names.is_empty() {
-                    names.extend(members.iter().map(|m| m.key.get(text).to_owned()));
+                    names.extend(members.list.iter().map(|m| m.key.get(text).to_owned()));
                 }
                 !names.insert(name.to_owned())
             };
@@ -203,9 +227,9 @@ impl<'de> Visitor<'de> for AsMembers<'de> {
                 return Err(A::Error::custom(format!("a second member {name:?}")));
             }
             let value = access.next_value_seed(AsRaw(text))?;
-            members.push(Member::new(text, key, value));
+            members.push(Member { tag, key, value });
         }
-        Ok(Members(members))
+        Ok(members)
     }
 }
 
@@ -316,16 +340,48 @@ mod tests {
     #[test]
     fn values_and_complaints_are_serdes() {
         let values = [
-            "null", "true", "0", "-0", "-1", "18446744073709551615", "18446744073709551616", "1.50",
-            "1e3", "1e400", r#""""#, r#""0x10""#, r#""a\"b\u00e9\n""#, "\"\u{e9}\"", "[]",
-            r#"[1,["x",{}],null]"#, r#"{"a":1,"b":{"c":"d"},"a":2}"#, r#""\ud800""#, "\"\t\"", "01",
-            "nul", "[1,]", "{,}", "-", "00", "-01", "1.", "123456789012345678",
-            "-123456789012345678", "1234567890123456789", "truex", "\"", "[1 2]", "[,]", "{\"a\"}",
+            "null",
+            "true",
+            "0",
+            "-0",
+            "-1",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1.50",
+            "1e3",
+            "1e400",
+            r#""""#,
+            r#""0x10""#,
+            r#""a\"b\u00e9\n""#,
+            "\"\u{e9}\"",
+            "[]",
+            r#"[1,["x",{}],null]"#,
+            r#"{"a":1,"b":{"c":"d"},"a":2}"#,
+            r#""\ud800""#,
+            "\"\t\"",
+            "01",
+            "nul",
+            "[1,]",
+            "{,}",
+            "-",
+            "00",
+            "-01",
+            "1.",
+            "123456789012345678",
+            "-123456789012345678",
+            "1234567890123456789",
+            "truex",
+            "\"",
+            "[1 2]",
+            "[,]",
+            "{\"a\"}",
             "[[[[[[[[[1]]]]]]]]]",
         ];
         for value in values {
             same(&format!("{{\"op\":{value}, \"t\\u0061il\" : [{value}] }}"));
-            same(&format!(" {{\"op\"\t: {value} , \"a\":[ {value},{value} ], \"o\":{{\"a\":{value}}}}}  "));
+            same(&format!(
+                " {{\"op\"\t: {value} , \"a\":[ {value},{value} ], \"o\":{{\"a\":{value}}}}}  "
+            ));
             same(&format!(" {{\"op\":{value}"));
             same(&format!("{{\"op\":{value}}} {value}"));
         }
@@ -356,7 +412,7 @@ mod tests {
         for count in [1, MANY - 1, MANY, MANY + 1, 5000] {
             let all: Vec<String> = (0..count).map(|n| format!("\"{n}\":{n}")).collect();
             let text = format!("{{{}}}", all.join(","));
-            assert_eq!(Members::read(&text).unwrap().0.len(), count);
+            assert_eq!(Members::read(&text).unwrap().list.len(), count);
             for again in [0, count - 1] {
                 let text = format!("{{{},\"{again}\":0}}", all.join(","));
                 let error = Members::read(&text).unwrap_err().to_string();

@@ -2,7 +2,7 @@
 //! fractions, large numbers, many members, mistakes) is left to serde, which knows all of JSON and
 //! says what is wrong.
 
-use super::{MANY, Member, Raw, Text};
+use super::{MANY, Member, Members, Raw, Text, tag};
 
 /// Lists and objects in each other that are read here.
 const DEPTH: u32 = 6;
@@ -10,28 +10,47 @@ const DEPTH: u32 = 6;
 const DIGITS: usize = 18;
 
 /// The members of the object in `text`, if it is plain.
-pub(super) fn members(text: &str) -> Option<Vec<Member>> {
-    let mut scan = Scan { text, at: 0 };
-    let mut members: Vec<Member> = Vec::with_capacity(8);
+pub(super) fn members(text: &str) -> Option<Members> {
+    let mut scan = Scan { text: text.as_bytes(), at: 0 };
+    let mut members = Members { list: Vec::with_capacity(8), tags: 0 };
     scan.object(|scan, key| {
-        let member = Member::new(text, key, scan.value(DEPTH)?);
-        let fresh = members.len() < MANY && !members.iter().any(|m| m.is_called_as(text, &member));
-        fresh.then(|| members.push(member))
+        let name = key.get(text);
+        let tag = tag(name);
+        if members.list.len() >= MANY || members.place(text, tag, name).is_some() {
+            return None;
+        }
+        members.push(Member { tag, key, value: scan.value(DEPTH)? });
+        Some(())
     })?;
     scan.skip_space();
     (scan.at == text.len()).then_some(members)
 }
 
 struct Scan<'t> {
-    text: &'t str,
+    text: &'t [u8],
     at: usize,
 }
 
+/// Bytes that end a string or are not as plain as they look: quotes, backslashes, control characters.
+const ENDS: [bool; 256] = {
+    let mut ends = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        ends[byte] = true;
+        byte += 1;
+    }
+    ends[b'"' as usize] = true;
+    ends[b'\\' as usize] = true;
+    ends
+};
+
 impl Scan<'_> {
+    #[inline]
     fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.text.get(self.at).copied()
     }
 
+    #[inline]
     fn skip_space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
@@ -76,7 +95,7 @@ impl Scan<'_> {
             b'"' => self.string().map(Raw::String),
             b'{' => {
                 let depth = depth.checked_sub(1)?;
-                let mut members = Vec::new();
+                let mut members = Vec::with_capacity(1);
                 self.object(|scan, key| {
                     members.push((key, scan.value(depth)?));
                     Some(())
@@ -108,15 +127,16 @@ impl Scan<'_> {
     }
 
     fn word(&mut self, word: &str, value: Raw) -> Option<Raw> {
-        self.text.get(self.at..)?.starts_with(word).then(|| self.at += word.len())?;
+        self.text.get(self.at..)?.starts_with(word.as_bytes()).then(|| self.at += word.len())?;
         Some(value)
     }
 
     /// A string without escapes.
+    #[inline]
     fn string(&mut self) -> Option<Text> {
         self.take(b'"').then_some(())?;
-        let rest = self.text.as_bytes().get(self.at..)?;
-        let len = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20))?;
+        let rest = self.text.get(self.at..)?;
+        let len = rest.iter().position(|byte| ENDS[usize::from(*byte)])?;
         let (at, len32) = (u32::try_from(self.at).ok()?, u32::try_from(len).ok()?);
         self.at += len;
         self.take(b'"').then_some(Text::Stands { at, len: len32 })
@@ -134,7 +154,7 @@ impl Scan<'_> {
             number = number * 10 + i64::from(digit - b'0');
             self.at += 1;
         }
-        let padded = self.text.as_bytes().get(start) == Some(&b'0') && self.at - start > 1;
+        let padded = self.text.get(start) == Some(&b'0') && self.at - start > 1;
         let other = matches!(self.peek(), Some(b'.' | b'e' | b'E'));
         // Minus zero is a fraction to serde.
         if self.at == start || padded || other || (negative && number == 0) {

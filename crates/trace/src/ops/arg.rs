@@ -120,4 +120,3 @@ pub(crate) fn structure<const N: usize>(words: &[u32], longs: &[u64]) -> [u8; N]
 pub(crate) fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
-

@@ -27,7 +27,7 @@ fn every_number_has_the_checks_of_its_request() {
             let mut failed = BTreeMap::new();
             for refused in refused_of(&[OPEN, &requests].concat(), dialect) {
                 let rule = refused.checks.rules[refused.failed()].says;
-                let cmd = refused.outcome.asked["cmd"].as_u64().unwrap();
+                let cmd = refused.outcome.asked()["cmd"].as_u64().unwrap();
                 failed.insert(u32::try_from(cmd).unwrap(), (rule, refused.checks.request));
             }
             for number in numbers {
