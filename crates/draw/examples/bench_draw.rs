@@ -129,7 +129,7 @@ fn measure(program: &str, maps: u64) -> io::Result<()> {
     for (kind, what) in KINDS {
         let file = std::env::temp_dir().join(format!("bench_draw-{}.jsonl", std::process::id()));
         write(kind, maps, &mut BufWriter::new(File::create(&file)?))?;
-        let done = (|| {
+        let row = || -> io::Result<()> {
             let (peer, _) = run(Command::new(&own).arg("read").arg(&file))?;
             let (draw, memory) = run(Command::new(program).arg("draw").arg(&file))?;
             let (replay, _) = run(Command::new(program).arg("replay").arg(&file))?;
@@ -139,7 +139,8 @@ fn measure(program: &str, maps: u64) -> io::Result<()> {
                 draw / peer
             );
             Ok(())
-        })();
+        };
+        let done = row();
         std::fs::remove_file(&file)?;
         done?;
     }
@@ -151,7 +152,7 @@ fn run(command: &mut Command) -> io::Result<(f64, u64)> {
     let before = of_children()?;
     let mut child = command.stdout(Stdio::null()).spawn()?;
     let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
+    let mut peak: u64 = 0;
     let ended = loop {
         // Until it ends the kernel tells its peak.
         let told = std::fs::read_to_string(&status).unwrap_or_default();

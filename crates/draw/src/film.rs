@@ -64,7 +64,7 @@ impl Film {
         tracks.extend(self::tracks(story, &mut mapped, "mappings"));
         tracks.sort_by_key(|t| (t.range.first(), std::cmp::Reverse(t.range.last())));
         let plural = |n: u64| if n == 1 { "" } else { "s" };
-        let wrong = story.marks.len() as u64 + story.more_marks;
+        let wrong = many(&story.marks) + story.more_marks;
         let mut subtitle = format!(
             "container {}: {} request{}, {} mapping{} made",
             story.container,
@@ -94,6 +94,12 @@ impl Film {
         let marks = self.marks.iter().filter_map(|m| m.range);
         hull(tracks.chain(self.apertures.iter().copied()).chain(marks))
     }
+}
+
+/// How much went wrong, by marks.
+#[must_use]
+pub fn many(marks: &[Mark]) -> u64 {
+    marks.iter().map(|mark| mark.again.times.saturating_add(1)).sum()
 }
 
 /// Tracks of lives, gathered where they are too many.

@@ -125,6 +125,8 @@ fn marks<W: Write>(out: &mut W, marks: &[Mark]) -> io::Result<()> {
             "kind": mark_word(mark.kind), "request": request,
             "first": mark.range.map(|r| hex(r.first())), "last": mark.range.map(|r| hex(r.last())),
             "text": mark.text,
+            "times": mark.again.times.saturating_add(1),
+            "last_request": request.map(|request| request.max(mark.again.last)),
         });
         write!(out, "{value}")
     })?;

@@ -16,6 +16,7 @@
 //! area has a pattern of its own, so that a picture says the same in grey.
 
 pub mod axis;
+mod ends;
 pub mod film;
 pub mod gather;
 pub mod host;
@@ -31,5 +32,5 @@ pub mod text;
 
 pub use film::Film;
 pub use picture::Picture;
-pub use scene::{Area, Column, Kind, Mark, MarkKind, Scene};
+pub use scene::{Again, Area, Column, Kind, Mark, MarkKind, Scene};
 pub use story::Story;

@@ -143,6 +143,17 @@ pub struct Mark {
     pub range: Option<IovaRange>,
     /// What happened, in a sentence.
     pub text: String,
+    /// It happened again and again.
+    pub again: Again,
+}
+
+/// How often a mark stands for others that say the same, wherever they were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// How many there are.
+    pub times: u64,
+    /// The request of the last of them.
+    pub last: u64,
 }
 
 /// An address space at one moment.
@@ -159,6 +170,11 @@ pub struct Scene {
 }
 
 impl Mark {
+    fn collision(range: IovaRange, text: String) -> Self {
+        let (kind, range) = (MarkKind::Collision, Some(range));
+        Self { kind, request: 0, range, text, again: Again::default() }
+    }
+
     /// What it is, in a few words.
     #[must_use]
     pub fn name(&self) -> String {
@@ -174,7 +190,12 @@ impl Mark {
         match self.kind {
             MarkKind::Collision => self.text.clone(),
             _ if self.request == 0 => self.text.clone(),
-            _ => format!("request {}: {}", self.request, self.text),
+            _ if self.again.times == 0 => format!("request {}: {}", self.request, self.text),
+            _ => {
+                let (first, Again { times, last }) = (self.request, self.again);
+                let times = count(times.saturating_add(1));
+                format!("requests {first} to {last}, {times} times: {}", self.text)
+            }
         }
     }
 }
@@ -226,16 +247,14 @@ impl Scene {
             for other in first.areas.iter().filter(|o| o.kind != Kind::Relaxable) {
                 if let Some(range) = area.range.intersection(other.range) {
                     let text = format!("{} lies on {}", area.name, other.name);
-                    let kind = MarkKind::Collision;
-                    self.marks.push(Mark { kind, request: 0, range: Some(range), text });
+                    self.marks.push(Mark::collision(range, text));
                 }
             }
             let outside = !first.apertures.is_empty()
                 && !first.apertures.iter().any(|a| a.covers(area.range));
             if outside {
                 let text = format!("{} lies outside of what the IOMMU translates", area.name);
-                let kind = MarkKind::Collision;
-                self.marks.push(Mark { kind, request: 0, range: Some(area.range), text });
+                self.marks.push(Mark::collision(area.range, text));
             }
         }
         self.marks.len() - before
@@ -252,7 +271,7 @@ impl Scene {
         let more = scene.marks.split_off(scene.marks.len().min(MOST_MARKS));
         if let Some(first) = more.first() {
             let text = format!("and {} more", count(more.len() as u64));
-            scene.marks.push(Mark { kind: first.kind, request: 0, range: None, text });
+            scene.marks.push(Mark { kind: first.kind, request: 0, range: None, text, again: Again::default() });
         }
         scene
     }

@@ -11,10 +11,13 @@ use serde_json::Value;
 use trace::{Change, Outcome, Session};
 use vfio::ContainerId;
 
+use crate::ends::Mapped;
 use crate::gather::gather;
-use crate::scene::{Area, Column, Kind, MOST_AREAS, Mark, MarkKind, Scene};
+use crate::scene::{Again, Area, Column, Kind, MOST_AREAS, Mark, MarkKind, Scene};
 use crate::size::{bytes, count, human};
 
+/// Marks in a row that say the same and are kept; more are counted.
+const ALIKE: usize = 3;
 /// Marks that are kept with their text.
 const MOST_MARKS: usize = 500;
 
@@ -31,56 +34,6 @@ pub struct Life {
     pub from: u64,
     /// The request that ended it.
     pub to: Option<u64>,
-}
-
-/// Which lives are mappings that are there, by their first byte. Found out when one ends: most
-/// mappings of a large trace never do, and need no entry.
-#[derive(Debug, Default)]
-struct Mapped {
-    places: HashMap<u64, usize>,
-    /// Lives that are in `places`, or were.
-    known: usize,
-    /// Ends that nobody has written down: first byte, lives there were, request.
-    ended: Vec<(u64, usize, u64)>,
-}
-
-/// Ends that are kept until they are written down together.
-const MOST_ENDED: usize = 4096;
-
-impl Mapped {
-    /// The mapping that begins at `first` ends.
-    fn end(&mut self, first: u64, at: u64, lives: &mut [Life]) {
-        self.ended.push((first, lives.len(), at));
-        if self.ended.len() >= MOST_ENDED {
-            self.settle(lives);
-        }
-    }
-
-    /// Writes down which lives have ended.
-    fn settle(&mut self, lives: &mut [Life]) {
-        for (first, there, at) in std::mem::take(&mut self.ended) {
-            self.know(&lives[..there]);
-            if let Some(place) = self.places.remove(&first) {
-                lives[place].to.get_or_insert(at);
-            }
-        }
-    }
-
-    fn know(&mut self, lives: &[Life]) {
-        for (place, life) in lives.iter().enumerate().skip(self.known) {
-            if life.kind == Kind::Mapping {
-                self.places.insert(life.range.first(), place);
-            }
-        }
-        self.known = self.known.max(lives.len());
-    }
-
-    /// The mapping that begins at `first`.
-    fn find(&mut self, first: u64, lives: &mut [Life]) -> Option<usize> {
-        self.settle(lives);
-        self.know(lives);
-        self.places.get(&first).copied()
-    }
 }
 
 /// What happened in one container.
@@ -144,12 +97,13 @@ impl Recorder {
                 Change::Fault { device, container, fault } => {
                     self.faults.push(format!("{device}: {fault}"));
                     let Some(id) = container.or(self.latest) else { continue };
-                    self.story(id).mark(|| Mark {
-                        kind: MarkKind::Fault,
-                        request: outcome.request,
-                        range: IovaRange::new(fault.iova, fault.iova),
-                        text: format!("{device}: {fault}"),
-                    });
+                    let text = format!("{device}: {fault}");
+                    let (kind, at) = (MarkKind::Fault, outcome.request);
+                    if !self.story(id).again(kind, at, |known| known == text) {
+                        let range = IovaRange::new(fault.iova, fault.iova);
+                        let again = Again::default();
+                        self.story(id).mark(|| Mark { kind, request: at, range, text, again });
+                    }
                 }
                 _ => {}
             }
@@ -204,6 +158,11 @@ impl Recorder {
         };
         // An eventfd that was not signalled, memory that is not there: not about addresses.
         let Some(id) = id.filter(|_| outcome.refusal.is_some()) else { return };
+        let kind = MarkKind::Refused;
+        let same = |known: &str| known.strip_suffix(why).is_some_and(|head| head.starts_with(op));
+        if self.story(id).again(kind, outcome.request, same) {
+            return;
+        }
         let mark = || {
             let errno = outcome.got.get("errno").and_then(Value::as_str).unwrap_or("refused");
             let range = match op {
@@ -213,7 +172,7 @@ impl Recorder {
                 _ => None,
             };
             let text = format!("{op}: {errno}: {why}");
-            Mark { kind: MarkKind::Refused, request: outcome.request, range, text }
+            Mark { kind, request: outcome.request, range, text, again: Again::default() }
         };
         self.story(id).mark(mark);
     }
@@ -241,6 +200,21 @@ impl Story {
     #[must_use]
     pub fn name(&self, life: &Life) -> &str {
         usize::try_from(life.name).ok().and_then(|n| self.names.get(n)).map_or("", String::as_str)
+    }
+
+    /// Whether a mark says what the last ones said, one after the other: it is counted there.
+    fn again(&mut self, kind: MarkKind, request: u64, same: impl Fn(&str) -> bool) -> bool {
+        let from = self.marks.len().saturating_sub(ALIKE);
+        let Some(alike) = self.marks.get_mut(from..).filter(|tail| tail.len() == ALIKE) else {
+            return false;
+        };
+        if !alike.iter().all(|mark| mark.kind == kind && same(&mark.text)) {
+            return false;
+        }
+        if let Some(last) = alike.last_mut() {
+            last.again = Again { times: last.again.times.saturating_add(1), last: request };
+        }
+        true
     }
 
     /// Keeps a mark, or counts it when there are enough.
@@ -406,7 +380,9 @@ impl Story {
                 areas: self.areas(&mapped, "mappings", most),
             },
         ];
-        let recent = |m: &&Mark| m.kind == MarkKind::Fault || m.request == self.requests;
+        let recent = |m: &&Mark| {
+            m.kind == MarkKind::Fault || [m.request, m.again.last].contains(&self.requests)
+        };
         let mut marks: Vec<Mark> = self.marks.iter().filter(recent).cloned().collect();
         marks.dedup_by(|a, b| (a.range, &a.text) == (b.range, &b.text));
         let first = marks.len().saturating_sub(8);

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::axis::Axis;
-use crate::film::Film;
+use crate::film::{Film, many};
 use crate::scene::{Column, Kind, MarkKind, Scene};
 use crate::size::{bytes, count, cut, human, span, wrap};
 
@@ -361,7 +361,8 @@ pub fn film(film: &Film, style: Style) -> String {
     for mark in film.marks.iter().take(LISTED) {
         tell(&mut out, mark.kind, &mark.sentence(), style);
     }
-    let more = film.marks.len().saturating_sub(LISTED) as u64 + film.more_marks;
+    let listed = film.marks.len().min(LISTED);
+    let more = many(&film.marks[listed..]) + film.more_marks;
     if more > 0 {
         let _ = writeln!(out, "  and {} more refused or faulted", count(more));
     }

@@ -139,6 +139,7 @@ fn many_banks_are_gathered() {
         request: 1,
         range: Some(area.range),
         text: "ENOSPC".into(),
+        again: softvfio_draw::Again::default(),
     };
     scene.marks = scene.columns[1].areas[2048..].iter().map(mark).collect();
     let picture = svg::space(&scene);

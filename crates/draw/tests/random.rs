@@ -5,7 +5,7 @@ use iommu::IovaRange;
 use proptest::prelude::*;
 use softvfio_draw::film::{Film, Step, Track};
 use softvfio_draw::picture::{Frame, Look, Picture, Shape};
-use softvfio_draw::{Area, Column, Kind, Mark, MarkKind, Scene, svg, text};
+use softvfio_draw::{Again, Area, Column, Kind, Mark, MarkKind, Scene, svg, text};
 
 fn range() -> impl Strategy<Value = IovaRange> {
     let place = prop_oneof![
@@ -48,8 +48,12 @@ fn column() -> impl Strategy<Value = Column> {
 fn mark() -> impl Strategy<Value = Mark> {
     let kinds = [MarkKind::Refused, MarkKind::Fault, MarkKind::Collision];
     let kind = prop::sample::select(kinds.to_vec());
-    (kind, 1..2000u64, prop::option::of(range()), words())
-        .prop_map(|(kind, request, range, text)| Mark { kind, request, range, text })
+    (kind, 1..2000u64, prop::option::of(range()), words()).prop_map(
+        |(kind, request, range, text)| {
+            let again = Again { times: request % 3 * 1_000_000, last: request + 5_000_000 };
+            Mark { kind, request, range, text, again }
+        },
+    )
 }
 
 fn marks(most: usize) -> impl Strategy<Value = Vec<Mark>> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use draw::{Area, Column, Kind as AreaKind, Mark, MarkKind};
+use draw::{Again, Area, Column, Kind as AreaKind, Mark, MarkKind};
 use plan::{
     BadInput, Kind, KnownHost, Memlock, Plan as Answer, Question, Style, What, Wish, Wishes,
 };
@@ -216,6 +216,7 @@ fn drawings(answer: &Answer<'_>) -> Vec<Drawing> {
             request,
             range: Some(conflict.range),
             text: format!("{}: {}: {}", map.item.name, conflict.what.errno(), conflict.why),
+            again: Again::default(),
         })
     });
     let marks: Vec<Mark> = marks.collect();

@@ -5,7 +5,7 @@ use iommu::IovaRange;
 use super::label::{self, Label, NOTE};
 use super::space::{heading, legend, rupture, ticks};
 use crate::axis::{Axis, Scale};
-use crate::film::{Film, Track};
+use crate::film::{Film, Track, many};
 use crate::picture::{Anchor, CHARACTER, Frame, Look, Picture};
 use crate::scene::{Kind, Mark, MarkKind};
 use crate::size::{bytes, count, human, span, wrap};
@@ -241,7 +241,7 @@ fn list(picture: &mut Picture, film: &Film, mut y: f64) -> f64 {
         }
         y += 3.0;
     }
-    let more = film.marks.len().saturating_sub(LISTED) as u64 + film.more_marks;
+    let more = many(&film.marks[film.marks.len().min(LISTED)..]) + film.more_marks;
     if more > 0 {
         let text = format!("and {} more refused or faulted", count(more));
         picture.text(MARGIN + 16.0, y + 11.0, NOTE, Anchor::Start, Look::Note, &text);
