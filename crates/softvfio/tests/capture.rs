@@ -3,6 +3,9 @@
 //!
 //! Where a world cannot be made the tests print `skipped:` and why.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -225,4 +228,42 @@ fn nothing_is_opened_but_a_group_that_nobody_has() {
     capture("x86-amd", &["--report", &report], &["edu".into()], &["--no-open"]);
     let report: Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
     assert_eq!(report["requests"], 0, "{report}");
+}
+
+/// Whoever may not ask, or finds nobody to ask, is told so, and has a profile all the same.
+#[test]
+fn a_capture_without_permission_says_so() {
+    // Root may open anything, so somebody else does this.
+    let folder = Folder::new("denied");
+    std::fs::set_permissions(&folder.0, Permissions::from_mode(0o755)).unwrap();
+    let program = folder.file("softvfio");
+    std::fs::copy(SOFTVFIO, &program).unwrap();
+    let cases = [
+        ("chmod 0 /dev/vfio/vfio", "/dev/vfio/vfio: Permission denied (os error 13)"),
+        ("chmod 0 /dev/vfio/1", "/dev/vfio/1: permission denied"),
+        (
+            "rm /dev/vfio/1",
+            "/dev/vfio/1: it is not there: no device of the group is bound to vfio-pci",
+        ),
+    ];
+    for (before, why) in cases {
+        let script = format!("{before}; exec \"$0\" host --capture");
+        let mut command = Command::new(&program);
+        command.args(["run", "-q", "--host", "x86-amd", "-d", "edu", "--", "sh", "-c", &script]);
+        command.arg(&program).stdin(Stdio::null()).current_dir("/");
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(65534).gid(65534);
+        }
+        let output = command.output().unwrap();
+        if output.status.code() == Some(125) {
+            println!("skipped: {}", text(&output.stderr));
+            return;
+        }
+        assert_eq!(output.status.code(), Some(0), "{before}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stderr), format!("softvfio: not asked (GET_INFO): {why}\n"));
+        let header: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let unknown = header["not_known"].to_string();
+        assert!(unknown.contains(why) && unknown.contains("64 bits"), "{before}: {unknown}");
+        assert!(header["asked"].is_null() && header["host"]["iommu"] == "amd-vi", "{before}");
+    }
 }
