@@ -13,7 +13,7 @@ const MAX_FILE: u64 = 8 << 20;
 
 /// A name, to be printed: one line, whatever is in it.
 pub(crate) fn shown(name: &OsStr) -> String {
-    name.to_string_lossy().replace(['\n', '\r'], " ")
+    name.to_string_lossy().replace(['\n', '\r'], " ").replace(char::is_control, "\u{fffd}")
 }
 
 pub(crate) fn exists(name: &OsStr) -> bool {
@@ -81,6 +81,7 @@ mod tests {
         assert_eq!((bad.line, bad.column), (2, 3));
         let bad = text(OsStr::new("/dev/zero")).unwrap_err().to_string();
         assert_eq!(bad, "/dev/zero: expected a file of at most 8 MiB");
+        assert_eq!(shown(OsStr::new("a\u{1b}[31m")), "a\u{fffd}[31m");
         let odd = OsStr::from_bytes(b"/nowhere/\xff\n");
         let bad = text(odd).unwrap_err().to_string();
         assert!(bad.starts_with("/nowhere/\u{fffd} : expected a readable file"), "{bad}");

@@ -57,10 +57,39 @@ impl Man {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Lines of `--help` that begin with our name, of a command and those below it.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let own = text.lines().filter_map(|line| line.strip_prefix("  "));
+        let mut all: Vec<String> = own.map(str::to_owned).collect();
+        all.extend(command.get_subcommands().flat_map(examples));
+        all
+    }
+
+    #[test]
+    fn the_examples_of_help_are_command_lines() {
+        let mut seen = 0;
+        for line in examples(&Cli::command()) {
+            let line = line.split("  ").next().unwrap_or_default();
+            for part in line.split(['|', ';', '&']) {
+                let words: Vec<&str> = part.split_whitespace().collect();
+                let end = words.iter().position(|word| *word == ">").unwrap_or(words.len());
+                if words.first() == Some(&"softvfio") {
+                    let parsed = Cli::try_parse_from(&words[..end]);
+                    assert!(parsed.is_ok(), "{line}: {}", parsed.err().unwrap());
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 20, "{seen}");
     }
 }

@@ -92,6 +92,13 @@ fn explain_says_why() {
 }
 
 #[test]
+fn what_a_file_names_does_not_reach_the_terminal_as_it_is() {
+    let out = replay(&["--explain", "-"], "{\"devices\":{}}\n{\"op\":\"a\\u001b[31m\\n\"}\n");
+    let said = text(&out.stdout);
+    assert!(said.starts_with("-:2: request 1 a\u{fffd}[31m\u{fffd}: : there is no op"), "{said}");
+}
+
+#[test]
 fn json_is_json_lines() {
     let wrong = TRACE.replace(r#""want":{"ret":1}"#, r#""want":{"ret":0}"#);
     let out = replay(&["--json", "-"], &wrong);

@@ -78,7 +78,8 @@ pub fn text(out: &mut dyn Write, file: &str, outcome: &Outcome, explain: bool) -
     }
     match (why, explain) {
         (Some(why), true) => {
-            let op = outcome.op();
+            // It may be anything; a terminal must not obey it.
+            let op = outcome.op().replace(char::is_control, "\u{fffd}");
             let errno = outcome.got.iter().next().map(|(_, v)| v.as_str().unwrap_or_default());
             let errno = errno.unwrap_or_default();
             writeln!(out, "{file}:{line}: request {request} {op}: {errno}: {why}")
