@@ -1,5 +1,14 @@
 //! The command: VFIO of Linux in user space.
 
+/// As that of std, but no panic where standard error is gone or full: whom it does not reach reads the
+/// exit status.
+macro_rules! eprintln {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($arg)*);
+    }};
+}
+
 mod ctl;
 mod demo;
 mod doctor;

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -28,7 +29,8 @@ pub(crate) fn reader(file: &OsStr) -> io::Result<(Box<dyn BufRead>, ProgressBar)
     if let Ok(style) = style {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_prefix(shown(file));
+    // A long path would push the bar out of the line.
+    bar.set_prefix(shown(Path::new(file).file_name().unwrap_or(file)));
     bar.enable_steady_tick(Duration::from_millis(500));
     let read = BufReader::with_capacity(1 << 18, bar.wrap_read(opened));
     Ok((Box::new(read), bar))

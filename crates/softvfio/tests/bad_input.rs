@@ -218,6 +218,33 @@ fn a_full_disk_is_one_line() {
     }
 }
 
+/// The exit status says it then.
+#[test]
+fn nobody_hears() {
+    for (line, code) in [
+        ("draw moon", 2),
+        ("explain /nowhere", 2),
+        ("replay /nowhere", 2),
+        ("trace import /nowhere", 2),
+        ("host moon", 2),
+        ("plan --host moon --ram 1G", 2),
+        ("run --device moon -- true", 125),
+        ("run --moon", 125),
+        ("ctl --control /nowhere devices", 1),
+        ("moon", 2),
+    ] {
+        let run = |stderr: Stdio| {
+            let mut command = Command::new(SOFTVFIO);
+            command.args(line.split(' ')).stdout(Stdio::null()).stderr(stderr).status().unwrap()
+        };
+        let full = run(File::create("/dev/full").unwrap().into());
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let gone = run(writer.into());
+        assert_eq!((full.code(), gone.code()), (Some(code), Some(code)), "{line}");
+    }
+}
+
 /// `softvfio ... | head -1`.
 #[test]
 fn nobody_reads() {
