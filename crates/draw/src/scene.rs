@@ -271,7 +271,13 @@ impl Scene {
         let more = scene.marks.split_off(scene.marks.len().min(MOST_MARKS));
         if let Some(first) = more.first() {
             let text = format!("and {} more", count(more.len() as u64));
-            scene.marks.push(Mark { kind: first.kind, request: 0, range: None, text, again: Again::default() });
+            scene.marks.push(Mark {
+                kind: first.kind,
+                request: 0,
+                range: None,
+                text,
+                again: Again::default(),
+            });
         }
         scene
     }

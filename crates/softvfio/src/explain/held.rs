@@ -113,10 +113,7 @@ impl Holders {
         } else if events {
             self.drop(What::Unmask, own);
             self.take(What::Unmask, name, outcome);
-        } else if trigger
-            && number(outcome, "count").unwrap_or(0) == 0
-            && !outcome.has("data")
-        {
+        } else if trigger && number(outcome, "count").unwrap_or(0) == 0 && !outcome.has("data") {
             self.drop(What::Interrupts, own);
             self.drop(What::Unmask, own);
         }

@@ -150,7 +150,8 @@ fn set_irqs<R: BufRead>(outcome: &Outcome, session: &Session<R>) -> Option<Strin
         ));
     }
     let mode = session.device_of(outcome)?.irqs()?.mode();
-    let index = if outcome.has("index") { outcome.text_of("index").unwrap_or_default() } else { "intx" };
+    let index =
+        if outcome.has("index") { outcome.text_of("index").unwrap_or_default() } else { "intx" };
     let lists = |word: &str, bit: u64| has_flag(outcome, word, bit);
     let fds = outcome.member("fds");
     if lists("data_none", 1)
@@ -161,7 +162,10 @@ fn set_irqs<R: BufRead>(outcome: &Outcome, session: &Session<R>) -> Option<Strin
     {
         return Some("a count of 0 disabled all vectors, whatever start is".into());
     }
-    let none = fds.as_ref().and_then(|fds| fds.as_array()).is_some_and(|fds| fds.iter().all(|fd| fd == -1 || fd == "-1"));
+    let none = fds
+        .as_ref()
+        .and_then(|fds| fds.as_array())
+        .is_some_and(|fds| fds.iter().all(|fd| fd == -1 || fd == "-1"));
     let on_line = matches!(index, "intx" | "0") && mode == Some(IrqIndex::Intx);
     (none && on_line && lists("action_trigger", 32)).then(|| {
         "INTx is enabled and has no eventfd: the first interrupt masks the line, and nobody is told"
