@@ -98,7 +98,7 @@ fn write(kind: &str, maps: u64, out: &mut dyn Write) -> io::Result<()> {
         }
         "churn" => {
             for n in 0..maps {
-                let iova = base + (n % 4096 << 13);
+                let iova = base + ((n % 4096) << 13);
                 map(out, iova, 0x1000, r#""ret":0"#)?;
                 writeln!(
                     out,

@@ -41,7 +41,7 @@ fn story(script: &str) -> (Story, u64) {
 fn ascending(maps: u64, want: &str) -> String {
     let mut script = HEAD.to_owned();
     for page in 0..maps {
-        let (iova, offset) = (page << 12, page % 1024 << 12);
+        let (iova, offset) = (page << 12, (page % 1024) << 12);
         let map =
             format!(r#"{{"op":"map","iova":"{iova:#x}","size":"0x1000","vaddr":"ram+{offset:#x}""#);
         let _ = writeln!(script, "{map}{want}}}");
