@@ -76,6 +76,8 @@ impl Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         for &signal in &self.taken {
+            // One that is on its way to a thread was for what is over: ignoring takes it back.
+            set_disposition(signal, true);
             set_disposition(signal, false);
         }
         if QUIT.swap(false, Ordering::SeqCst) {

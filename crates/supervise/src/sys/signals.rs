@@ -1,8 +1,7 @@
 //! Signals that arrive at this process, told through a pipe, whichever thread they interrupt.
 
 use std::io;
-use std::os::fd::{AsFd, RawFd};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
