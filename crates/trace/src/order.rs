@@ -63,7 +63,7 @@ const TYPE1: &str = "drivers/vfio/vfio_iommu_type1.c";
 const CONTAINER: &str = "drivers/vfio/container.c";
 const GROUP: &str = "drivers/vfio/group.c";
 const PCI: &str = "drivers/vfio/pci/vfio_pci_core.c";
-const IRQ: &str = "drivers/vfio/pci/vfio_pci_intrs.c";
+const IRQ: &str = "drivers/vfio/vfio_main.c, then pci/vfio_pci_intrs.c";
 const REGION: &str = "drivers/vfio/pci/vfio_pci_rdwr.c and vfio_pci_config.c";
 const WINDOWS: &str = "docs/msi-windows.md";
 
@@ -242,7 +242,7 @@ fn device(number: u32, dialect: &Dialect, asked: Asked) -> Checks {
         ioctl::VFIO_DEVICE_FEATURE => {
             let number = asked.flags & feature::VFIO_DEVICE_FEATURE_MASK;
             let rules = order::feature(dialect, number);
-            ("VFIO_DEVICE_FEATURE", "drivers/vfio/vfio_main.c", rules)
+            ("VFIO_DEVICE_FEATURE", "drivers/vfio/vfio_main.c, then pci/vfio_pci_core.c", rules)
         }
         _ => ("a device's ioctl", PCI, order::unknown_device_request()),
     };
