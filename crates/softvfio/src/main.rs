@@ -37,11 +37,11 @@ use clap::{Parser, Subcommand};
     version,
     about,
     after_help = "Examples:
-  softvfio demo                                             what it does, with nothing to configure
+  softvfio demo                                              what it does, with nothing to configure
   softvfio run --device nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
-  softvfio plan --host arm-smmuv3-its --ram 4G@0            would this guest's memory be mapped?
-  softvfio explain --map 0x8000000+2M --host arm-smmuv3-its why a request is refused
-  softvfio draw x86-amd                                     what a host leaves free
+  softvfio plan --host arm-smmuv3-its --ram 4G@0             would this guest's memory be mapped?
+  softvfio explain --map 0x8000000+2M --host arm-smmuv3-its  why a request is refused
+  softvfio draw x86-amd                                      what a host leaves free
 
 Each command has --help, with more of them."
 )]

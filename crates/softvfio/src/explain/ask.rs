@@ -44,10 +44,6 @@ pub(super) fn script(ask: &Explain, header: &Map<String, Value>) -> Result<Vec<u
     if devices.len() > 8 {
         return Err(format!("--device: expected at most eight devices, found {}", devices.len()));
     }
-    // The modelled process has no larger memory.
-    if let Some((_, size)) = maps.iter().find(|(_, size)| *size >= 1 << 63) {
-        return Err(format!("--map: expected a size below 2^63, found {size:#x}"));
-    }
     if ask.enable_msi.len() > MOST_EVENTS {
         return Err(format!("expected --enable-msi at most {MOST_EVENTS} times"));
     }
