@@ -18,6 +18,7 @@ const NOT_RUN: &[(&str, &str)] = &[
         "run --host x86-amd --device edu -- softvfio host --capture",
         "prints of the machine that it runs on; tests/capture.rs runs it",
     ),
+    ("explain -- -:17", "reads standard input; tests/explain.rs does that"),
     ("host --capture", "shows the machine that it runs on; tests/commands/capture.md has trees"),
     (
         "run --device nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1",
