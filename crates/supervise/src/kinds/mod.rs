@@ -3,6 +3,8 @@
 mod file;
 mod spec;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use devices::edu::Edu;
 use devices::ioat::{Ioat, IoatConfig};
 use devices::msi_test::MsiTest;
@@ -44,7 +46,7 @@ pub const KINDS: &[Kind] = &[
             ("file=PATH", "the disk's bytes: a raw image or a block device"),
             ("size=BYTES", "without a file: so many bytes of memory (K, M, G, T; 1G)"),
             ("block=512|4096", "bytes of a logical block (512)"),
-            ("serial=TEXT", "its serial number"),
+            ("serial=TEXT", "its serial number (softvfio; softvfio-2 for the second disk)"),
             ("vectors=N", "MSI-X vectors (65)"),
             ("queues=N", "pairs of I/O queues (64)"),
             ("readonly", "writes are refused"),
@@ -74,6 +76,16 @@ pub const KINDS: &[Kind] = &[
     },
 ];
 
+/// A serial number that no other disk of this process has: drivers take equal ones for one subsystem,
+/// and refuse the second.
+fn next_serial() -> String {
+    static DISKS: AtomicU32 = AtomicU32::new(0);
+    match DISKS.fetch_add(1, Ordering::Relaxed) {
+        0 => "softvfio".into(),
+        n => format!("softvfio-{}", n.wrapping_add(1)),
+    }
+}
+
 fn nvme(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
     let read_only = keys.flag("readonly")?;
     let size = keys.size("size")?;
@@ -85,7 +97,7 @@ fn nvme(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
         },
         None => Box::new(MemoryBackend::new(size.unwrap_or(DEFAULT_DISK))),
     };
-    let serial = keys.text("serial")?.unwrap_or_else(|| "softvfio".into());
+    let serial = keys.text("serial")?.unwrap_or_else(next_serial);
     let mut config = NvmeConfig::new(&serial, vec![backend]);
     config.block_size = match keys.number("block")? {
         None | Some(512) => BlockSize::B512,

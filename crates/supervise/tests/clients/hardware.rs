@@ -2,6 +2,8 @@
 
 use std::os::fd::RawFd;
 
+use softvfio_supervise::client;
+
 use super::raw::{self, Vfio};
 
 const HOT_RESET_INFO: u32 = 0x3b70;
@@ -12,6 +14,7 @@ pub(super) fn run(role: &str) -> Option<()> {
     match role {
         "hot reset" => hot_reset(),
         "unmask" => unmask(),
+        "two disks" => two_disks(),
         _ => return None,
     }
     Some(())
@@ -78,4 +81,19 @@ fn unmask() {
     assert_eq!(intx(vfio.edu, UNMASK, second), 0);
     assert_eq!(intx(vfio.edu, UNMASK, second), BUSY);
     vfio.close();
+}
+
+/// Linux takes two controllers with the same serial number for one subsystem, and refuses the second.
+fn two_disks() {
+    let serial = |nvme| {
+        let mut told = Vec::new();
+        let devices = client::Devices { edu: None, nvme: Some(nvme) };
+        client::run(devices, &mut told).unwrap_or_else(|failure| panic!("{failure}"));
+        let told = String::from_utf8(told).unwrap();
+        let serial = told.split("serial \"").nth(1).and_then(|rest| rest.split('"').next());
+        serial.expect("a serial number").to_owned()
+    };
+    // The addresses are those of edu and nvme elsewhere.
+    let [first, second] = [raw::EDU, raw::NVME].map(serial);
+    assert_eq!((&*first, &*second), ("softvfio", "softvfio-2"));
 }

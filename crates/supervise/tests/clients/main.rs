@@ -262,6 +262,11 @@ fn the_bus_of_a_device_can_be_reset() {
 }
 
 #[test]
+fn disks_have_serial_numbers_of_their_own() {
+    succeeds("nvme,size=16M nvme,size=16M", "two disks");
+}
+
+#[test]
 fn an_unmask_eventfd_is_there_until_its_last_descriptor_is_closed() {
     succeeds(PLAIN, "unmask");
 }
