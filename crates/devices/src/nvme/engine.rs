@@ -19,10 +19,9 @@ const BUDGET: usize = 64;
 const BURST: usize = 16;
 /// Bytes moved after which a call takes no more commands.
 const BYTES: u64 = 2 << 20;
-/// Bytes moved after which completions are not kept back any longer.
-const HOLD_BYTES: u64 = 64 << 10;
-/// Bytes moved after which software is told of completions: it goes on with them beside us.
-const TELL_BYTES: u64 = 512 << 10;
+/// Bytes moved after which software is told of completions before a burst ends, as soon as no more
+/// than a quarter of it is left: it goes on with them while we have something to do.
+const TELL_BYTES: u64 = 256 << 10;
 
 /// What became of a command.
 pub(super) enum Outcome {
@@ -152,7 +151,7 @@ impl Nvme {
         bus.read(at, entries.as_flattened_mut()).map_err(|_| Fatal)?;
         let mut posts = Posts::new();
         let mut taken = 0_usize;
-        let (mut held, mut told) = (*moved, *moved);
+        let mut told = *moved;
         for entry in entries {
             let command = Command::parse(entry);
             if let Some(sq) = self.submissions.get_mut(id).and_then(Option::as_mut) {
@@ -175,11 +174,9 @@ impl Nvme {
                 }
                 Outcome::Held => {}
             }
-            if moved.saturating_sub(held) >= HOLD_BYTES {
+            let few_left = count.saturating_sub(taken) <= count / 4;
+            if few_left && moved.saturating_sub(told) >= TELL_BYTES {
                 posts.flush(bus)?;
-                held = *moved;
-            }
-            if moved.saturating_sub(told) >= TELL_BYTES {
                 self.signal(bus);
                 told = *moved;
             }
