@@ -82,7 +82,8 @@ mod tests {
             let line = line.split("  ").next().unwrap_or_default();
             for part in line.split(['|', ';', '&']) {
                 let words: Vec<&str> = part.split_whitespace().collect();
-                let end = words.iter().position(|word| matches!(*word, "<" | ">")).unwrap_or(words.len());
+                let end =
+                    words.iter().position(|word| matches!(*word, "<" | ">")).unwrap_or(words.len());
                 if words.first() == Some(&"softvfio") {
                     let parsed = Cli::try_parse_from(&words[..end]);
                     assert!(parsed.is_ok(), "{line}: {}", parsed.err().unwrap());
