@@ -75,6 +75,8 @@ pub mod edu;
 #[cfg(test)]
 mod front;
 pub mod ioat;
+#[cfg(test)]
+mod machine;
 pub mod msi_test;
 pub mod nvme;
 #[cfg(feature = "planted")]

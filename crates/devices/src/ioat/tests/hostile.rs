@@ -2,32 +2,18 @@
 
 use pci::Device;
 
-use super::rig::{BASE, Machine, SIZE};
+use super::rig::{BASE, SIZE};
 use crate::ioat::{Ioat, IoatConfig};
+use crate::machine::{Machine, Random};
 
-/// xorshift64*, as good as any here.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn value(&mut self) -> u64 {
-        match self.below(8) {
-            0 => self.below(64),
-            1 => u64::MAX - self.below(64),
-            2 => 1_u64 << self.below(64),
-            3..=6 => BASE + (self.below(SIZE as u64 + 0x1000) & !0x3f),
-            _ => self.next(),
-        }
+/// A number that is small, near an end, an address in memory, or anything.
+fn value(random: &mut Random) -> u64 {
+    match random.below(8) {
+        0 => random.below(64),
+        1 => u64::MAX - random.below(64),
+        2 => 1_u64 << random.below(64),
+        3..=6 => BASE + (random.below(SIZE as u64 + 0x1000) & !0x3f),
+        _ => random.next(),
     }
 }
 
@@ -40,7 +26,7 @@ fn anything_goes() {
             transfer_shift: random.below(30) as u8,
             polled: seed & 1 != 0,
         };
-        let (mut ioat, mut machine) = (Ioat::new(options), Machine::new());
+        let (mut ioat, mut machine) = (Ioat::new(options), Machine::new(SIZE));
         ioat.config_mut().write_u16(0x82, pci::regs::msix::ENABLE);
         for _ in 0..2000 {
             step(&mut ioat, &mut machine, random);
@@ -53,12 +39,12 @@ fn step(ioat: &mut Ioat, machine: &mut Machine, random: &mut Random) {
         0 => {
             let size = 1 << random.below(4);
             let offset = random.below(0x4000) & !(size as u64 - 1);
-            ioat.bar_write(0, offset, &random.value().to_le_bytes()[..size], machine);
+            ioat.bar_write(0, offset, &value(random).to_le_bytes()[..size], machine);
             ioat.bar_read(0, offset, &mut [0; 8][..size], machine);
         }
         1 => {
-            let (offset, value) = (0x80 + (random.below(0x30) & !7), random.value());
-            ioat.bar_write(0, offset, &value.to_le_bytes(), machine);
+            let (offset, new) = (0x80 + (random.below(0x30) & !7), value(random));
+            ioat.bar_write(0, offset, &new.to_le_bytes(), machine);
         }
         2 => ioat.bar_write(0, 0x84, &[1 << random.below(8)], machine),
         3 => ioat.bar_write(0, 0x86, &(random.below(200) as u16).to_le_bytes(), machine),
@@ -72,8 +58,8 @@ fn step(ioat: &mut Ioat, machine: &mut Machine, random: &mut Random) {
             let (size, op) = (random.below(1 << 14), random.below(2) << 56);
             let first = op | random.below(64) << 32 | size;
             let next = BASE + (at + 1) % 64 * 64;
-            let next = if random.below(8) == 0 { random.value() } else { next };
-            machine.put(BASE + at * 64, &[first, random.value(), random.value(), next]);
+            let next = if random.below(8) == 0 { value(random) } else { next };
+            machine.put(BASE + at * 64, &[first, value(random), value(random), next]);
         }
         _ => {
             machine.reads.clear();

@@ -2,14 +2,15 @@
 
 use pci::Device;
 
-use super::rig::{DST, Machine, RECORD, RING, SRC};
+use super::rig::{DST, RECORD, RING, SIZE, SRC, put_descriptor};
 use crate::front::Front;
 use crate::ioat::{Ioat, IoatConfig};
+use crate::machine::Machine;
 
 type Polled = Front<Ioat, Machine>;
 
 fn powered_on() -> Polled {
-    Front::new(Ioat::new(IoatConfig::default()), Machine::new())
+    Front::new(Ioat::new(IoatConfig::default()), Machine::new(SIZE))
 }
 
 fn status(front: &Polled) -> u64 {
@@ -26,7 +27,7 @@ fn start(front: &mut Polled) {
 /// Copies of 64 bytes, from the start of the ring; a source of 0 is an error.
 fn submit(front: &mut Polled, sources: &[u64]) {
     for (i, source) in (0..).zip(sources) {
-        front.bus.descriptor(i, [8 << 32 | 64, *source, DST]);
+        put_descriptor(&mut front.bus, i, [8 << 32 | 64, *source, DST]);
     }
     front.store(0x86, 2, sources.len() as u64);
 }

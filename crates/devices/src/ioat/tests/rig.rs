@@ -1,15 +1,13 @@
-//! A driver, and the machine around it.
+//! A driver.
 
-use alloc::vec;
-use alloc::vec::Vec;
-
-use pci::{Aborted, Device, DmaBus};
+use pci::Device;
 
 use super::super::{Ioat, IoatConfig};
+use crate::machine::Machine;
 
-/// Where memory begins.
-pub(super) const BASE: u64 = 0x10_0000;
-/// Bytes of it.
+pub(super) use crate::machine::{BASE, DOORBELL};
+
+/// Bytes of memory.
 pub(super) const SIZE: usize = 8 << 20;
 /// The ring of 32 descriptors.
 pub(super) const RING: u64 = BASE;
@@ -18,64 +16,11 @@ pub(super) const RECORD: u64 = BASE + 0x1000;
 /// Data to copy from, and to.
 pub(super) const SRC: u64 = BASE + (1 << 20);
 pub(super) const DST: u64 = BASE + (4 << 20);
-/// Where interrupts are written.
-pub(super) const DOORBELL: u64 = 0xfee0_0000;
-
-/// Memory, and a doorbell for interrupts.
-pub(super) struct Machine {
-    pub(super) bytes: Vec<u8>,
-    pub(super) interrupts: Vec<u32>,
-    pub(super) reads: Vec<(u64, usize)>,
-}
-
-impl Machine {
-    pub(super) fn new() -> Self {
-        Self { bytes: vec![0; SIZE], interrupts: vec![], reads: vec![] }
-    }
-
-    pub(super) fn at(&mut self, addr: u64, len: usize) -> Option<&mut [u8]> {
-        let at = usize::try_from(addr.checked_sub(BASE)?).ok()?;
-        self.bytes.get_mut(at..at.checked_add(len)?)
-    }
-
-    /// Numbers of 8 bytes, one after the other.
-    pub(super) fn put(&mut self, addr: u64, values: &[u64]) {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.at(addr, bytes.len()).unwrap().copy_from_slice(&bytes);
-    }
-
-    pub(super) fn u64(&mut self, addr: u64) -> u64 {
-        u64::from_le_bytes(self.at(addr, 8).unwrap().try_into().unwrap())
-    }
-
-    /// Descriptor `index` of the ring.
-    pub(super) fn descriptor(&mut self, index: u16, descriptor: [u64; 3]) {
-        let slot = |index: u16| RING + u64::from(index % 32) * 64;
-        let [a, b, c] = descriptor;
-        self.put(slot(index), &[a, b, c, slot(index.wrapping_add(1))]);
-    }
-}
-
-impl DmaBus for Machine {
-    fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Aborted> {
-        self.reads.push((addr, data.len()));
-        data.fill(0);
-        data.copy_from_slice(self.at(addr, data.len()).ok_or(Aborted)?);
-        Ok(())
-    }
-
-    fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Aborted> {
-        if addr == DOORBELL {
-            self.interrupts.push(u32::from_le_bytes(data.try_into().unwrap()));
-            return Ok(());
-        }
-        self.at(addr, data.len()).ok_or(Aborted)?.copy_from_slice(data);
-        Ok(())
-    }
-
-    fn set_intx(&mut self, _asserted: bool) {
-        unreachable!("there is no pin");
-    }
+/// Descriptor `index` of the ring.
+pub(super) fn put_descriptor(machine: &mut Machine, index: u16, descriptor: [u64; 3]) {
+    let slot = |index: u16| RING + u64::from(index % 32) * 64;
+    let [a, b, c] = descriptor;
+    machine.put(slot(index), &[a, b, c, slot(index.wrapping_add(1))]);
 }
 
 /// An engine and its driver, which keeps the books as DPDK's does.
@@ -90,7 +35,7 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(options: IoatConfig) -> Self {
-        Self { ioat: Ioat::new(options), machine: Machine::new(), next: 0, offset: 0 }
+        Self { ioat: Ioat::new(options), machine: Machine::new(SIZE), next: 0, offset: 0 }
     }
 
     pub(super) fn started() -> Self {
@@ -160,7 +105,7 @@ impl Rig {
 
     pub(super) fn descriptor(&mut self, size: u32, control: u32, source: u64, destination: u64) {
         let first = u64::from(control) << 32 | u64::from(size);
-        self.machine.descriptor(self.next, [first, source, destination]);
+        put_descriptor(&mut self.machine, self.next, [first, source, destination]);
         self.next = self.next.wrapping_add(1);
     }
 

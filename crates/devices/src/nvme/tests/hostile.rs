@@ -5,34 +5,19 @@ use alloc::vec;
 
 use pci::Device;
 
-use super::rig::{BASE, Machine, SIZE};
+use super::rig::{BASE, SIZE};
+use crate::machine::{Machine, Random};
 use crate::nvme::{Backend, BlockSize, MemoryBackend, Nvme, NvmeConfig};
 
-/// xorshift64*, as good as any here.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// A number that is small, near an end, an address in memory, or anything.
-    fn value(&mut self) -> u64 {
-        match self.below(8) {
-            0 => self.below(4),
-            1 => u64::MAX - self.below(4),
-            2 => 1_u64 << self.below(64),
-            3..=5 => BASE + (self.below(SIZE as u64 + 0x1000) & !0xfff),
-            6 => BASE + self.below(SIZE as u64 + 0x1000),
-            _ => self.next(),
-        }
+/// A number that is small, near an end, an address in memory, or anything.
+fn value(random: &mut Random) -> u64 {
+    match random.below(8) {
+        0 => random.below(4),
+        1 => u64::MAX - random.below(4),
+        2 => 1_u64 << random.below(64),
+        3..=5 => BASE + (random.below(SIZE as u64 + 0x1000) & !0xfff),
+        6 => BASE + random.below(SIZE as u64 + 0x1000),
+        _ => random.next(),
     }
 }
 
@@ -47,7 +32,7 @@ fn anything_goes() {
         if seed & 1 != 0 {
             config.block_size = BlockSize::B4096;
         }
-        let (mut nvme, mut machine) = (Nvme::new(config), Machine::new());
+        let (mut nvme, mut machine) = (Nvme::new(config), Machine::with_pin(SIZE));
         nvme.config_mut().write_u16(0x42, pci::regs::msix::ENABLE);
         for _ in 0..4000 {
             step(&mut nvme, &mut machine, random);
@@ -58,13 +43,13 @@ fn anything_goes() {
 fn step(nvme: &mut Nvme, machine: &mut Machine, random: &mut Random) {
     match random.below(16) {
         0 => {
-            let (offset, value) = (random.below(0x40) & !3, random.value());
-            nvme.bar_write(0, offset, &(value as u32).to_le_bytes(), machine);
+            let (offset, new) = (random.below(0x40) & !3, value(random));
+            nvme.bar_write(0, offset, &(new as u32).to_le_bytes(), machine);
         }
         1 => {
             let size = 1 << random.below(4);
             let offset = random.below(0x4000) & !(size as u64 - 1);
-            nvme.bar_write(0, offset, &random.value().to_le_bytes()[..size], machine);
+            nvme.bar_write(0, offset, &value(random).to_le_bytes()[..size], machine);
             nvme.bar_read(0, offset, &mut [0; 8][..size], machine);
         }
         // A start that works, so that the rest is reached.
@@ -86,8 +71,8 @@ fn step(nvme: &mut Nvme, machine: &mut Machine, random: &mut Random) {
             machine.at(at, 64).unwrap().copy_from_slice(&entry);
         }
         12 => {
-            let (at, value) = (BASE + (random.below(SIZE as u64 - 8) & !7), random.value());
-            machine.u64(at, value);
+            let at = BASE + (random.below(SIZE as u64 - 8) & !7);
+            machine.put(at, &[value(random)]);
         }
         _ => {
             machine.reads.clear();
@@ -103,7 +88,7 @@ fn step(nvme: &mut Nvme, machine: &mut Machine, random: &mut Random) {
 fn command(random: &mut Random) -> [u8; 64] {
     let mut entry = [0; 64];
     for part in entry.as_chunks_mut::<8>().0 {
-        *part = random.value().to_le_bytes();
+        *part = value(random).to_le_bytes();
     }
     entry[0] = random.below(16) as u8;
     if random.below(4) != 0 {

@@ -15,7 +15,7 @@ fn one_message_for_a_batch() {
     rig.run();
     assert_eq!(rig.machine.interrupts, [1]);
     rig.admin(10, [6, 0, 0, 0, 0, 0], 0);
-    assert_eq!((&rig.machine.interrupts[..], rig.machine.line), (&[1, 0][..], false));
+    assert_eq!((&rig.machine.interrupts[..], rig.machine.line), (&[1, 0][..], Some(false)));
 }
 
 #[test]
@@ -43,20 +43,20 @@ fn the_pin_follows_completions_and_its_mask() {
     rig.submit(0, super::rig::Sqe { opcode: 10, cdw: [6, 0, 0, 0, 0, 0], ..Default::default() });
     rig.ring_tail(0);
     rig.run();
-    assert!(rig.machine.line && pending(&rig));
+    assert!(rig.machine.line == Some(true) && pending(&rig));
     rig.write(0x0c, 1);
-    assert_eq!((rig.machine.line, rig.read(0x0c), rig.read(0x10)), (false, 1, 1));
+    assert_eq!((rig.machine.line, rig.read(0x0c), rig.read(0x10)), (Some(false), 1, 1));
     rig.write(0x10, 1);
-    assert!(rig.machine.line);
+    assert_eq!(rig.machine.line, Some(true));
     rig.take(0).unwrap();
     rig.ring_head(0);
-    assert!(!rig.machine.line && !pending(&rig));
+    assert!(rig.machine.line == Some(false) && !pending(&rig));
     // With messages the pin is let go.
     rig.submit(0, super::rig::Sqe { opcode: 10, cdw: [6, 0, 0, 0, 0, 0], ..Default::default() });
     rig.ring_tail(0);
     rig.run();
-    assert!(rig.machine.line);
+    assert_eq!(rig.machine.line, Some(true));
     rig.nvme.config_mut().write_u16(0x42, regs::msix::ENABLE);
     rig.nvme.config_written(&mut rig.machine);
-    assert!(!rig.machine.line);
+    assert_eq!(rig.machine.line, Some(false));
 }

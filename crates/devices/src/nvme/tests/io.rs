@@ -36,10 +36,7 @@ fn zeroes_and_deallocation() {
     rig.machine.at(DATA, 4096).unwrap().fill(7);
     rig.exec(1, io(1, 0, 8, DATA, 0));
     assert_eq!(rig.exec(1, io(8, 1, 1, 0, 0)), (0, 0));
-    rig.machine.u64(DATA + 0x1000, 1 << 32);
-    rig.machine.u64(DATA + 0x1008, 3);
-    rig.machine.u64(DATA + 0x1010, 2 << 32);
-    rig.machine.u64(DATA + 0x1018, 5);
+    rig.machine.put(DATA + 0x1000, &[1 << 32, 3, 2 << 32, 5]);
     let dsm = |cdw10, cdw11, prp1| Sqe {
         opcode: 9,
         nsid: 1,
@@ -53,7 +50,7 @@ fn zeroes_and_deallocation() {
     let zero: vec::Vec<bool> =
         rig.machine.at(DATA, 4096).unwrap().chunks(512).map(|b| b == [0; 512]).collect();
     assert_eq!(zero, [false, true, false, true, false, true, true, false]);
-    rig.machine.u64(DATA + 0x1018, 1 << 21);
+    rig.machine.put(DATA + 0x1018, &[1 << 21]);
     assert_eq!(rig.exec(1, dsm(1, 4, DATA + 0x1000)).0, 0x80);
     // 65536 blocks, more than a transfer can have.
     assert_eq!(rig.exec(1, io(8, 0, 65536, 0, 0)), (0, 0));
@@ -73,16 +70,16 @@ fn prp_lists_chain() {
     for i in 1..129 {
         let entry =
             if i < 3 { lists[0] + 8 * (i as u64 - 1) } else { lists[1] + 8 * (i as u64 - 3) };
-        rig.machine.u64(entry, page(i));
+        rig.machine.put(entry, &[page(i)]);
         let now = rest.len().min(4096);
         rig.machine.at(page(i), now).unwrap().copy_from_slice(&rest[..now]);
         rest = &rest[now..];
     }
-    rig.machine.u64(BASE + 0x8_0ff8, lists[1]);
+    rig.machine.put(BASE + 0x8_0ff8, &[lists[1]]);
     assert_eq!(rig.exec(1, io(1, 0, 1024, page(0) + 2048, lists[0])), (0, 0));
     // Backwards, all pages side by side: one transfer.
     for i in 0..127 {
-        rig.machine.u64(lists[1] + 8 * i, DATA + 0x1000 * (i + 1));
+        rig.machine.put(lists[1] + 8 * i, &[DATA + 0x1000 * (i + 1)]);
     }
     assert_eq!(rig.exec(1, io(2, 0, 1024, DATA, lists[1])), (0, 0));
     assert_eq!(rig.machine.at(DATA, 512 << 10).unwrap(), &data);
@@ -94,7 +91,7 @@ fn prp_lists_chain() {
 fn bad_prps_and_ranges() {
     let mut rig = Rig::ready();
     let list = BASE + 0x8_0000;
-    rig.machine.u64(list, DATA + 8);
+    rig.machine.put(list, &[DATA + 8]);
     let end = BASE + SIZE as u64;
     for (slba, blocks, prp1, prp2, status) in [
         (0, 1, DATA + 2, 0, 0x13),

@@ -50,7 +50,7 @@ fn rig(good: u64) -> (Rig, Vec<u8>) {
     let pages = pages.chain((20..35).map(|i| DATA + i * 0x1000));
     let pages = pages.chain((50..57).map(|i| DATA + i * 0x1000));
     for (i, page) in (0..).zip(pages.skip(1)) {
-        rig.machine.u64(BASE + 0x8_0000 + 8 * i, page);
+        rig.machine.put(BASE + 0x8_0000 + 8 * i, &[page]);
     }
     (rig, bytes)
 }
@@ -90,6 +90,6 @@ fn what_fails_behind_it_has_its_status() {
     assert_eq!(rig.exec(1, io(2, 64, 256, DATA, BASE + 0x8_0000)).0, 0x281);
     let (mut rig, _) = self::rig(1 << 20);
     rig.machine.mapped = 0x4000;
-    rig.machine.u64(BASE + 0x8_0000 + 8 * 30, BASE + SIZE as u64);
+    rig.machine.put(BASE + 0x8_0000 + 8 * 30, &[BASE + SIZE as u64]);
     assert_eq!(rig.exec(1, io(2, 64, 256, DATA, BASE + 0x8_0000)).0, 0x04);
 }

@@ -3,8 +3,9 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
-use super::rig::{DATA, Machine, Sqe, io, rings};
+use super::rig::{DATA, SIZE, Sqe, io, rings};
 use crate::front::Front;
+use crate::machine::Machine;
 use crate::nvme::{MemoryBackend, Nvme, NvmeConfig};
 
 type Polled = Front<Nvme, Machine>;
@@ -38,7 +39,7 @@ fn ring(front: &mut Polled, id: u64, tail: u64) {
 #[test]
 fn starts_again_with_the_same_doorbells() {
     let config = NvmeConfig::new("", vec![Box::new(MemoryBackend::new(1 << 20))]);
-    let mut front = Front::new(Nvme::new(config), Machine::new());
+    let mut front = Front::new(Nvme::new(config), Machine::with_pin(SIZE));
     assert_eq!((front.load(0), front.load(8)), (0x1401_07ff, 0x1_0400));
     let command = |opcode, prp1, cdw10, cdw11| {
         let cdw = [cdw10, cdw11, 0, 0, 0, 0];

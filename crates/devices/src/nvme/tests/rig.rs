@@ -1,86 +1,24 @@
-//! A driver, and the machine around it.
+//! A driver.
 
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::any::Any;
 
-use pci::{Aborted, Device, DmaBus};
+use pci::Device;
 
 use super::super::{Backend, MemoryBackend, Nvme, NvmeConfig};
+use crate::machine::{DOORBELL, Machine};
 
-/// Where memory begins.
-pub(super) const BASE: u64 = 0x10_0000;
-/// Bytes of it.
+pub(super) use crate::machine::BASE;
+
+/// Bytes of memory.
 pub(super) const SIZE: usize = 4 << 20;
-/// Where interrupts are written.
-pub(super) const DOORBELL: u64 = 0xfee0_0000;
-
 /// The rings of queue n: submissions, then completions.
 pub(super) const fn rings(n: u64) -> (u64, u64) {
     (BASE + n * 0x4000, BASE + n * 0x4000 + 0x2000)
 }
 /// Data of tests.
 pub(super) const DATA: u64 = BASE + (1 << 20);
-
-/// Memory, a doorbell for interrupts, and books on both.
-pub(super) struct Machine {
-    pub(super) bytes: Vec<u8>,
-    pub(super) interrupts: Vec<u32>,
-    pub(super) line: bool,
-    pub(super) reads: Vec<(u64, usize)>,
-    pub(super) writes: Vec<(u64, usize)>,
-    /// How many bytes of a source it can write at once.
-    pub(super) mapped: usize,
-}
-
-impl Machine {
-    pub(super) fn new() -> Self {
-        let (reads, writes) = (vec![], vec![]);
-        Self { bytes: vec![0; SIZE], interrupts: vec![], line: false, reads, writes, mapped: 0 }
-    }
-
-    pub(super) fn at(&mut self, addr: u64, len: usize) -> Option<&mut [u8]> {
-        let at = usize::try_from(addr.checked_sub(BASE)?).ok()?;
-        self.bytes.get_mut(at..at.checked_add(len)?)
-    }
-
-    pub(super) fn u64(&mut self, addr: u64, value: u64) {
-        self.at(addr, 8).unwrap().copy_from_slice(&value.to_le_bytes());
-    }
-}
-
-impl DmaBus for Machine {
-    fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Aborted> {
-        self.reads.push((addr, data.len()));
-        data.fill(0);
-        data.copy_from_slice(self.at(addr, data.len()).ok_or(Aborted)?);
-        Ok(())
-    }
-
-    fn write(&mut self, addr: u64, data: &[u8]) -> Result<(), Aborted> {
-        if addr == DOORBELL {
-            self.interrupts.push(u32::from_le_bytes(data.try_into().unwrap()));
-            return Ok(());
-        }
-        self.writes.push((addr, data.len()));
-        self.at(addr, data.len()).ok_or(Aborted)?.copy_from_slice(data);
-        Ok(())
-    }
-
-    fn write_mapped(&mut self, addr: u64, source: &dyn Any, offset: u64, len: usize) -> usize {
-        let (Some(source), now) = (source.downcast_ref::<Vec<u8>>(), len.min(self.mapped)) else {
-            return 0;
-        };
-        let Some(memory) = self.at(addr, now) else { return 0 };
-        memory.copy_from_slice(&source[offset as usize..][..now]);
-        now
-    }
-
-    fn set_intx(&mut self, asserted: bool) {
-        self.line = asserted;
-    }
-}
 
 /// A command to submit.
 #[derive(Clone, Copy, Default)]
@@ -144,7 +82,7 @@ pub(super) struct Rig {
 impl Rig {
     pub(super) fn with(config: NvmeConfig) -> Self {
         let nvme = Nvme::new(config);
-        Self { nvme, machine: Machine::new(), queues: vec![], cid: 0 }
+        Self { nvme, machine: Machine::with_pin(SIZE), queues: vec![], cid: 0 }
     }
 
     /// A memory disk of 1 GiB, powered on.
