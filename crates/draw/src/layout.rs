@@ -11,7 +11,7 @@ use iommu::IovaRange;
 use serde_json::{Map, Value};
 
 use crate::scene::{Area, Column, Kind};
-use crate::story::parse;
+use crate::size::parse;
 
 /// A guest's layout.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Sizes and ranges for people.
+//! Sizes and ranges for people, and numbers as requests have them.
 
 use iommu::IovaRange;
 
@@ -103,6 +103,15 @@ pub fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
         out.push(cut(&rest, width));
     }
     out
+}
+
+/// A number in decimal or, after `0x`, in hexadecimal.
+#[must_use]
+pub fn parse(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
 }
 
 #[cfg(test)]

@@ -106,9 +106,9 @@ fn number(text: &str) -> Option<u64> {
     match text.char_indices().next_back() {
         Some((at, c)) if unit(c).is_some() && !(hexadecimal && c.is_ascii_hexdigit()) => {
             let scale = 10 * (unit(c)? as u32 + 1);
-            draw::story::parse(&text[..at])?.checked_mul(1u64.checked_shl(scale)?)
+            draw::size::parse(&text[..at])?.checked_mul(1u64.checked_shl(scale)?)
         }
-        _ => draw::story::parse(text),
+        _ => draw::size::parse(text),
     }
 }
 

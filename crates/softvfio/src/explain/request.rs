@@ -1,6 +1,6 @@
 //! What the members of a request say.
 
-use draw::story::parse;
+use draw::size::parse;
 use iommu::IovaRange;
 use serde_json::Value;
 use trace::Outcome;

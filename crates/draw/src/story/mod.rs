@@ -3,18 +3,20 @@
 //!
 //! A story costs about 50 bytes for each mapping that ever was; nothing is kept of the requests.
 
-use std::collections::{BTreeMap, HashMap};
+mod recorder;
+mod scene;
+
+use std::collections::HashMap;
 use std::io::BufRead;
 
 use iommu::{Event, IovaRange};
-use serde_json::Value;
-use trace::{Change, Outcome, Session};
+use trace::{Outcome, Session};
 use vfio::ContainerId;
 
+pub use self::recorder::Recorder;
+
 use crate::ends::Mapped;
-use crate::gather::gather;
-use crate::scene::{Again, Area, Column, Kind, MOST_AREAS, Mark, MarkKind, Scene};
-use crate::size::{bytes, count, human};
+use crate::scene::{Again, Kind, Mark, MarkKind};
 
 /// Marks in a row that say the same and are kept; more are counted.
 const ALIKE: usize = 3;
@@ -60,122 +62,6 @@ pub struct Story {
     reserved: Vec<usize>,
     /// Doorbells that are bound: physical page, group, place.
     doorbells: Vec<(u64, u32, usize)>,
-}
-
-/// Listens to a session and keeps a [`Story`] of each container.
-#[derive(Debug, Default)]
-pub struct Recorder {
-    stories: BTreeMap<ContainerId, Story>,
-    /// Containers by the slots of requests.
-    slots: HashMap<u64, ContainerId>,
-    opened: u32,
-    latest: Option<ContainerId>,
-    requests: u64,
-    faults: Vec<String>,
-}
-
-impl Recorder {
-    /// Takes note of a request that was carried out.
-    pub fn note<R: BufRead>(&mut self, outcome: &Outcome, session: &mut Session<R>) {
-        self.requests = outcome.request;
-        self.faults.clear();
-        let op = outcome.op();
-        if op == "open_container" && outcome.why.is_none() {
-            self.slots.insert(number(outcome, "c").unwrap_or(0), ContainerId(self.opened));
-            self.opened += 1;
-        }
-        let mut attached = Vec::new();
-        for change in session.take_changes() {
-            match change {
-                Change::Space { container, event } => {
-                    let Some(id) = container.or(self.latest) else { continue };
-                    if matches!(event, Event::Attached { .. } | Event::Detached { .. }) {
-                        attached.push(id);
-                    }
-                    self.story(id).event(&event, outcome);
-                }
-                Change::Fault { device, container, fault } => {
-                    self.faults.push(format!("{device}: {fault}"));
-                    let Some(id) = container.or(self.latest) else { continue };
-                    let text = format!("{device}: {fault}");
-                    let (kind, at) = (MarkKind::Fault, outcome.request);
-                    if !self.story(id).again(kind, at, |known| known == text) {
-                        let range = IovaRange::new(fault.iova, fault.iova);
-                        let again = Again::default();
-                        self.story(id).mark(|| Mark { kind, request: at, range, text, again });
-                    }
-                }
-                _ => {}
-            }
-        }
-        for id in attached {
-            self.story(id).regions(outcome.request, session);
-        }
-        if let Some(why) = &outcome.why {
-            self.refused(op, why, outcome);
-        }
-    }
-
-    /// What devices met because of the request noted last: the device, and the fault.
-    #[must_use]
-    pub fn faults(&self) -> &[String] {
-        &self.faults
-    }
-
-    /// The stories, the one with most to tell first.
-    #[must_use]
-    pub fn finish(self) -> Vec<Story> {
-        let requests = self.requests;
-        let mut stories: Vec<Story> = self.stories.into_values().collect();
-        for story in &mut stories {
-            story.requests = requests;
-            story.mapped.settle(&mut story.lives);
-        }
-        stories.sort_by_key(|s| std::cmp::Reverse((s.lives.len(), s.marks.len())));
-        stories
-    }
-
-    fn story(&mut self, id: ContainerId) -> &mut Story {
-        self.latest = Some(id);
-        self.stories.entry(id).or_insert_with(|| Story::new(id))
-    }
-
-    fn refused(&mut self, op: &str, why: &str, outcome: &Outcome) {
-        let of_container = matches!(
-            op,
-            "map"
-                | "unmap"
-                | "dirty"
-                | "get_info"
-                | "set_iommu"
-                | "check_extension"
-                | "set_container"
-        );
-        let id = if of_container {
-            self.slots.get(&number(outcome, "c").unwrap_or(0)).copied()
-        } else {
-            self.latest
-        };
-        // An eventfd that was not signalled, memory that is not there: not about addresses.
-        let Some(id) = id.filter(|_| outcome.refusal.is_some()) else { return };
-        let kind = MarkKind::Refused;
-        let same = |known: &str| known.strip_suffix(why).is_some_and(|head| head.starts_with(op));
-        if self.story(id).again(kind, outcome.request, same) {
-            return;
-        }
-        let mark = || {
-            let errno = outcome.got.get("errno").and_then(Value::as_str).unwrap_or("refused");
-            let range = match op {
-                "map" | "unmap" => number(outcome, "iova")
-                    .zip(number(outcome, "size"))
-                    .and_then(|(iova, size)| IovaRange::sized(iova, size)),
-                _ => None,
-            };
-            let text = format!("{op}: {errno}: {why}");
-            Mark { kind, request: outcome.request, range, text, again: Again::default() }
-        };
-        self.story(id).mark(mark);
-    }
 }
 
 impl Story {
@@ -347,101 +233,5 @@ impl Story {
                 self.end(Some(place), at);
             }
         }
-    }
-
-    /// The address space after the last request noted, with at most [`MOST_AREAS`] areas of a kind.
-    #[must_use]
-    pub fn scene(&self, title: &str) -> Scene {
-        self.scene_of(title, MOST_AREAS)
-    }
-
-    /// The same, with everything that is there.
-    #[must_use]
-    pub fn whole_scene(&self, title: &str) -> Scene {
-        self.scene_of(title, usize::MAX)
-    }
-
-    fn scene_of(&self, title: &str, most: usize) -> Scene {
-        let here = |l: &&Life| l.to.is_none();
-        let (mut mapped, mut others): (Vec<&Life>, Vec<&Life>) =
-            self.lives.iter().filter(here).partition(|l| l.kind == Kind::Mapping);
-        mapped.sort_by_key(|l| l.range);
-        others.sort_by_key(|l| (l.range.first(), std::cmp::Reverse(l.range.last())));
-        let total: u128 = mapped.iter().map(|l| bytes(l.range)).sum();
-        let columns = vec![
-            Column {
-                title: "what the IOMMU says".into(),
-                apertures: self.apertures.clone(),
-                areas: self.areas(&others, "regions", most),
-            },
-            Column {
-                title: "what is mapped".into(),
-                apertures: self.apertures.clone(),
-                areas: self.areas(&mapped, "mappings", most),
-            },
-        ];
-        let recent = |m: &&Mark| {
-            m.kind == MarkKind::Fault || [m.request, m.again.last].contains(&self.requests)
-        };
-        let mut marks: Vec<Mark> = self.marks.iter().filter(recent).cloned().collect();
-        marks.dedup_by(|a, b| (a.range, &a.text) == (b.range, &b.text));
-        let first = marks.len().saturating_sub(8);
-        let plural = if mapped.len() == 1 { "" } else { "s" };
-        Scene {
-            title: title.to_owned(),
-            subtitle: format!(
-                "container {} after request {}: {} mapping{plural}, {}",
-                self.container,
-                count(self.requests),
-                count(mapped.len() as u64),
-                human(total)
-            ),
-            columns,
-            marks: marks.split_off(first),
-        }
-    }
-
-    /// Lives as areas, gathered when they are too many.
-    fn areas(&self, lives: &[&Life], what: &str, most: usize) -> Vec<Area> {
-        let ranges: Vec<IovaRange> = lives.iter().map(|l| l.range).collect();
-        let clusters = gather(&ranges, most);
-        let area = |cluster: crate::gather::Cluster| {
-            let members = &lives[cluster.members.clone()];
-            let first = members.first()?;
-            Some(if members.len() == 1 {
-                Area {
-                    range: first.range,
-                    kind: first.kind,
-                    name: self.name(first).to_owned(),
-                    note: format!("request {}", first.from),
-                }
-            } else {
-                Area {
-                    range: cluster.range,
-                    kind: first.kind,
-                    name: format!("{} {what}", count(members.len() as u64)),
-                    note: format!("{} in all", human(cluster.bytes)),
-                }
-            })
-        };
-        clusters.into_iter().filter_map(area).collect()
-    }
-}
-
-/// A member that is a number, as requests have them.
-fn number(outcome: &Outcome, member: &str) -> Option<u64> {
-    match outcome.member(member)? {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => parse(&text),
-        _ => None,
-    }
-}
-
-/// A number in decimal or, after `0x`, in hexadecimal.
-#[must_use]
-pub fn parse(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
     }
 }
