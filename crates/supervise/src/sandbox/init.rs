@@ -2,7 +2,7 @@
 //!
 //! *init* makes the namespaces, lays out the tree, starts the *client*, and stays: it adopts every
 //! orphan below it, tells the client's end as soon as it is known, and kills all when it is told to
-//! (`SIGTERM`) or when the supervisor is gone (the lifeline, a pipe, hangs up; unlike a death signal
+//! (`END`) or when the supervisor is gone (the lifeline, a pipe, hangs up; unlike a death signal
 //! it does not depend on which thread called). It ends when it has no child left. The client puts
 //! itself under the filter, sends the listener, waits to be let go, and becomes the program.
 //!
@@ -26,7 +26,7 @@ use super::error::Stage;
 use super::script::Script;
 use crate::sys::filter::{Instruction, install};
 use crate::sys::process::{
-    Exec, SignalMask, block_signals, close_copy, drop_handlers, exit, fork, keep_only,
+    END, Exec, SignalMask, block_signals, close_copy, drop_handlers, exit, fork, keep_only,
     kill_children, read_signal, set_disposition, signal_fd, unshare, write_once,
 };
 
@@ -296,7 +296,7 @@ fn watch(client: Pid, status: OwnedFd, lifeline: OwnedFd) -> i32 {
             killing = true;
         }
         while let Some(signal) = read_signal(signals.as_fd()) {
-            killing |= signal == libc::SIGTERM;
+            killing |= signal == END.as_raw();
         }
     }
 }

@@ -14,6 +14,7 @@ use rustix::process::{
 
 use super::error::{LaunchError, Stage};
 use super::init::{Message, Received};
+use crate::sys::process::END;
 
 /// A client that stands before its program's first instruction.
 #[derive(Debug)]
@@ -110,7 +111,7 @@ impl Processes {
     /// Kills the program and all that it started. Returns at once; [`Processes::wait_all`] waits.
     pub fn kill_all(&self) {
         // It fails if everything has ended.
-        let _ = pidfd_send_signal(&self.init.pidfd, Signal::TERM);
+        let _ = pidfd_send_signal(&self.init.pidfd, END);
     }
 
     /// For another thread.
@@ -164,7 +165,7 @@ impl Killer {
 
     /// As [`Processes::kill_all`].
     pub(crate) fn kill_all(&self) {
-        let _ = pidfd_send_signal(&self.init, Signal::TERM);
+        let _ = pidfd_send_signal(&self.init, END);
     }
 
     /// Whether a terminal's signals for us go to the program as well.

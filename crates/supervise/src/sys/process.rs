@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 fn check(result: libc::c_int) -> Result<libc::c_int, Errno> {
     if result < 0 { Err(last()) } else { Ok(result) }
@@ -168,14 +168,18 @@ pub(crate) fn drop_handlers() {
     }
 }
 
-/// A descriptor that becomes readable when `SIGCHLD` or `SIGTERM` is pending.
+/// Has init kill all. No other sends this one: a `SIGTERM` for the whole process group or control group
+/// is a wish that the supervisor hears as well, and passes on with some time to end.
+pub(crate) const END: Signal = Signal::STKFLT;
+
+/// A descriptor that becomes readable when `SIGCHLD` or [`END`] is pending.
 pub(crate) fn signal_fd() -> Result<OwnedFd, Errno> {
     // SAFETY: the set is ours and valid; the descriptor is new and nobody else's.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGCHLD);
-        libc::sigaddset(&mut set, libc::SIGTERM);
+        libc::sigaddset(&mut set, END.as_raw());
         let fd = check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
@@ -253,7 +257,7 @@ pub(crate) fn kill_children() -> bool {
                 _ => {
                     if let Some(child) = Pid::from_raw(std::mem::take(&mut pid)) {
                         any = true;
-                        let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+                        let _ = rustix::process::kill_process(child, Signal::KILL);
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Who a client is, how it ends, and what ends with it.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -140,6 +140,27 @@ fn all_are_killed_when_asked() {
     assert_eq!(launched.processes.wait().unwrap().signal(), Some(9));
     launched.processes.wait_all();
     assert_eq!(running(&sleep), [""; 0]);
+}
+
+/// A `SIGTERM` for the whole group or control group: whether all ends, and when, is the launcher's to say.
+#[test]
+fn what_ends_others_does_not_end_everything() {
+    let tree = tree();
+    let args = shell("read line; exit 7");
+    let (input, mut tell) = std::io::pipe().unwrap();
+    let stdio = [Some(input.as_fd()), None, None];
+    let launch = Launch { args: &args, stdio, ..Launch::new(&tree, "sh".as_ref()) };
+    let Some(mut launched) = start(&launch) else { return };
+    let client = launched.processes.client().pid.as_raw_nonzero();
+    let stat = std::fs::read_to_string(format!("/proc/{client}/stat")).unwrap();
+    let init = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap();
+    let init = rustix::process::Pid::from_raw(init.parse().unwrap()).unwrap();
+    rustix::process::kill_process(init, rustix::process::Signal::TERM).unwrap();
+    launched.processes.go().unwrap();
+    rustix::process::kill_process(init, rustix::process::Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    tell.write_all(b"\n").unwrap();
+    assert_eq!(launched.processes.wait().unwrap().code(), Some(7));
 }
 
 #[test]
