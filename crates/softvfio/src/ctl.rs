@@ -7,8 +7,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use supervise::control;
 
-use crate::output::write;
-use crate::plan::print;
+use crate::output::{print, write};
+
+/// The output cannot be written.
+const UNWRITABLE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,7 +67,7 @@ impl Ctl {
         match answer {
             Ok(answer) if self.json => {
                 let status = u8::from(answer.is_err());
-                print(&format!("{:#}\n", self.document(&lines, &answer)), status)
+                print(&format!("{:#}\n", self.document(&lines, &answer)), status, UNWRITABLE)
             }
             Ok(Ok(rest)) => {
                 if !rest.is_empty() {

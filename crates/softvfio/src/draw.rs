@@ -1,7 +1,7 @@
 //! `softvfio draw`: an I/O address space as a picture, in the terminal and as SVG, or as JSON.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Read};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 use trace::{Options, ReadError, Reader, Session, Step, hosts};
 
 use crate::input::{cannot_open, exists, is_no_file, shown};
+use crate::output::{terminal_width, wants_colour};
 use crate::picture::{Drawing, beside, stem, write_svg, written};
-use crate::{input, progress};
+use crate::{input, output, progress};
 
 /// Drawn.
 const DRAWN: u8 = 0;
@@ -85,14 +86,14 @@ impl Draw {
             let out = io::stdout();
             let style = text::Style {
                 width: self.width.unwrap_or_else(|| width(out.is_terminal())),
-                colour: out.is_terminal() && wants_colour(),
+                colour: wants_colour(&out),
             };
             let parts = drawings.iter().map(|drawing| match drawing {
                 Drawing::Scene(scene) => text::scene(scene, style),
                 Drawing::Film(film, _) => text::film(film, style),
             });
             let text = parts.collect::<Vec<_>>().join("\n");
-            return written(out.lock().write_all(text.as_bytes()), "-");
+            return written(output::write(&text), "-");
         };
         write_svg(drawings, file)
     }
@@ -106,8 +107,7 @@ impl Draw {
             let names = hosts::names();
             return Err(format!("{}: expected a file, or a host: one of {names}", self.name()));
         }
-        let (reader, bar) = progress::reader(&self.input)
-            .map_err(|error| cannot_open(&self.input, &error).to_string())?;
+        let (reader, bar) = progress::reader(&self.input).map_err(|error| error.to_string())?;
         let drawings = self.read(reader);
         bar.finish_and_clear();
         drawings
@@ -283,12 +283,5 @@ fn lines(text: &[u8]) -> usize {
 
 /// Characters of a line of standard output.
 fn width(terminal: bool) -> usize {
-    let columns = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-    if terminal { columns.unwrap_or(80).max(text::NARROWEST) } else { 100 }
-}
-
-/// Whether colours are welcome (<https://no-color.org>).
-pub(crate) fn wants_colour() -> bool {
-    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !dumb
+    if terminal { terminal_width().unwrap_or(80).max(text::NARROWEST) } else { 100 }
 }

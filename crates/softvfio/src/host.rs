@@ -12,8 +12,7 @@ use plan::{BadInput, KnownHost, Style};
 use supervise::client::inquiry::{self, NoAnswer};
 use trace::hosts;
 
-use crate::output::for_terminal;
-use crate::plan::print;
+use crate::output::{for_terminal, print};
 
 /// Shown, listed or captured.
 const DONE: u8 = 0;
@@ -86,10 +85,10 @@ impl Host {
 
     fn print(&self, host: &KnownHost) -> ExitCode {
         if self.json {
-            return print(&format!("{:#}\n", host.json()), DONE);
+            return print(&format!("{:#}\n", host.json()), DONE, BAD_INPUT);
         }
         let text = host.text(Style::for_output(io::stdout().is_terminal()));
-        print(&for_terminal(text), DONE)
+        print(&for_terminal(text), DONE, BAD_INPUT)
     }
 
     fn capture(&self) -> Result<ExitCode, BadInput> {
@@ -119,7 +118,7 @@ impl Host {
         }
         let line = format!("{}\n", serde_json::Value::Object(header));
         let Some(name) = self.name.as_deref().filter(|name| *name != "-") else {
-            return Ok(print(&line, DONE));
+            return Ok(print(&line, DONE, BAD_INPUT));
         };
         let path = Path::new(name);
         let cannot = |error: io::Error| {
@@ -160,8 +159,12 @@ pub(crate) fn list(json: bool) -> ExitCode {
         let hosts: Vec<_> = hosts::list()
             .map(|(name, about)| serde_json::json!({"name": name, "about": about}))
             .collect();
-        return print(&format!("{:#}\n", serde_json::Value::Array(hosts)), DONE);
+        return print(&format!("{:#}\n", serde_json::Value::Array(hosts)), DONE, BAD_INPUT);
     }
-    let lines: String = hosts::list().map(|(name, about)| format!("{name:20} {about}\n")).collect();
-    print(&for_terminal(lines), DONE)
+    print(&for_terminal(listed()), DONE, BAD_INPUT)
+}
+
+/// The built-in hosts, a line each.
+pub(crate) fn listed() -> String {
+    hosts::list().map(|(name, about)| format!("{name:20} {about}\n")).collect()
 }

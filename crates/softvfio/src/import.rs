@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use trace::import::{Format, Imported, format_of, import};
 
 use crate::input::{cannot_open, shown};
+use crate::output::if_read;
 use crate::progress;
 
 /// The input cannot be read, or nothing of it can be used.
@@ -69,8 +70,7 @@ impl Trace {
 impl Import {
     fn import(&self) -> Result<(), String> {
         let file = &*shown(&self.file);
-        let (mut reader, bar) = progress::reader(&self.file)
-            .map_err(|error| cannot_open(&self.file, &error).to_string())?;
+        let (mut reader, bar) = progress::reader(&self.file).map_err(|error| error.to_string())?;
         let mut head = Vec::new();
         let format = match self.format {
             Some(Writer::Strace) => Format::Strace,
@@ -86,12 +86,8 @@ impl Import {
             .map_err(|expected| format!("--host: expected {expected}"))?;
         let mut out = io::BufWriter::new(io::stdout().lock());
         let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
-        match written.and_then(|()| out.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(format!("cannot write: {error}"));
-            }
-            _ => {}
-        }
+        if_read(written.and_then(|()| out.flush()))
+            .map_err(|error| format!("cannot write: {error}"))?;
         self.report(&imported);
         Ok(())
     }

@@ -18,10 +18,20 @@ pub(crate) fn print(text: &str, status: u8, failed: u8) -> ExitCode {
 /// Writes text, if anybody reads it.
 pub(crate) fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
+    if_read(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// How writing went: a reader who has seen enough is no failure.
+pub(crate) fn if_read(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
+}
+
+/// Whether to colour what goes to a stream (<https://no-color.org>).
+pub(crate) fn wants_colour(stream: &impl IsTerminal) -> bool {
+    plan::Style::for_output(stream.is_terminal()).colour
 }
 
 /// Characters of a line, where standard output is a terminal.

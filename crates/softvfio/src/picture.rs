@@ -1,12 +1,13 @@
 //! What commands draw, and where a picture goes.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io;
 
 use draw::{Column, Film, Picture, Scene, Story, host, svg};
 use iommu::Host;
 
 use crate::input::shown;
+use crate::output::{self, if_read};
 
 /// What is to be drawn.
 pub(crate) enum Drawing {
@@ -30,7 +31,7 @@ pub(crate) fn write_svg(drawings: &[Drawing], file: &OsStr) -> Result<(), String
     }
     let text = svg::write(&picture);
     if file == "-" {
-        return written(io::stdout().lock().write_all(text.as_bytes()), "-");
+        return written(output::write(&text), "-");
     }
     written(std::fs::write(file, text), &shown(file))
 }
@@ -54,10 +55,5 @@ pub(crate) fn stem(file: &str) -> &str {
 
 /// How writing went, in a sentence.
 pub(crate) fn written(done: io::Result<()>, file: &str) -> Result<(), String> {
-    match done {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(format!("{file}: cannot write: {error}")),
-        Ok(()) => Ok(()),
-    }
+    if_read(done).map_err(|error| format!("{file}: cannot write: {error}"))
 }

@@ -12,7 +12,7 @@ use plan::{
 };
 use plan::{layout, preset, size};
 
-use crate::output::for_terminal;
+use crate::output::{for_terminal, print};
 use crate::picture::{Drawing, beside, write_svg};
 
 /// The layout is legal.
@@ -86,10 +86,10 @@ impl Plan {
         if self.layout.as_deref().is_some_and(|l| l == "help") {
             let presets = preset::PRESETS.iter();
             let lines: String = presets.map(|p| format!("{:22} {}\n", p.name, p.about)).collect();
-            return print(&lines, LEGAL);
+            return print(&lines, LEGAL, BAD_INPUT);
         }
         match self.answer() {
-            Ok((text, status)) => print(&text, status),
+            Ok((text, status)) => print(&text, status, BAD_INPUT),
             Err(why) => {
                 eprintln!("softvfio: {why}");
                 ExitCode::from(BAD_INPUT)
@@ -118,10 +118,6 @@ impl Plan {
         for note in &host.notes {
             eprintln!("softvfio: {}: {note}", host.name);
         }
-        let argument = |option: &str, text: &str| {
-            let place = format!("{option} {}", text.chars().take(60).collect::<String>());
-            move |what: String| BadInput::new(place, what)
-        };
         let iommu_page = match &self.iommu_page {
             None => None,
             Some(text) => Some(size::parse(text).map_err(argument("--iommu-page", text))?),
@@ -171,8 +167,7 @@ impl Plan {
         wishes.ram.extend(ram);
         for text in &self.bar {
             let (name, rest) = text.split_once('=').ok_or_else(|| {
-                let shown: String = text.chars().take(60).collect();
-                BadInput::new(format!("--bar {shown}"), "expected NAME=SIZE or NAME=SIZE@ADDRESS")
+                argument("--bar", text)("expected NAME=SIZE or NAME=SIZE@ADDRESS".into())
             })?;
             layout::check_name(name).map_err(|what| BadInput::new("--bar", what))?;
             wishes.bars.push(wish("--bar", text, name.to_owned(), rest)?);
@@ -242,11 +237,16 @@ fn from_preset(preset: &preset::Preset, ram: Vec<Wish>) -> Result<Wishes, BadInp
     preset.wishes(size).map_err(bad)
 }
 
+/// What is wrong with the argument `text` of an option.
+fn argument(option: &str, text: &str) -> impl Fn(String) -> BadInput {
+    let place = format!("{option} {}", text.chars().take(60).collect::<String>());
+    move |what| BadInput::new(&place, what)
+}
+
 /// What one argument asks for: `text` in all, of which `rest` is size and address.
 fn wish(option: &str, text: &str, name: String, rest: &str) -> Result<Wish, BadInput> {
-    let shown: String = text.chars().take(60).collect();
-    let bad = |what: String| BadInput::new(format!("{option} {shown}"), what);
-    let (size, first) = size::parse_at(rest).map_err(bad)?;
+    let bad = argument(option, text);
+    let (size, first) = size::parse_at(rest).map_err(&bad)?;
     if size == 0 {
         return Err(bad("expected a size, found 0".into()));
     }
@@ -254,9 +254,4 @@ fn wish(option: &str, text: &str, name: String, rest: &str) -> Result<Wish, BadI
         return Err(bad("expected it to end below 2^64".into()));
     }
     Ok(Wish { name, size, first })
-}
-
-/// Writes text; a reader who has seen enough is no failure.
-pub(crate) fn print(text: &str, status: u8) -> ExitCode {
-    crate::output::print(text, status, BAD_INPUT)
 }

@@ -3,27 +3,25 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use trace::ReadError;
 
-use crate::input::shown;
+use crate::input::{cannot_open, open, shown};
 
 /// Files below this are read before a bar could be seen.
 const LARGE: u64 = 4 << 20;
 
 /// A reader of `file` that shows how far it is, and the bar, to be cleared at the end.
-pub(crate) fn reader(file: &OsStr) -> io::Result<(Box<dyn BufRead>, ProgressBar)> {
-    if file == "-" {
-        return Ok((Box::new(BufReader::new(io::stdin())), ProgressBar::hidden()));
+pub(crate) fn reader(file: &OsStr) -> Result<(Box<dyn BufRead>, ProgressBar), ReadError> {
+    let size = std::fs::metadata(file).map_or(0, |m| m.len());
+    if file == "-" || size < LARGE {
+        return Ok((open(file)?, ProgressBar::hidden()));
     }
-    let opened = File::open(file)?;
-    let size = opened.metadata().map_or(0, |m| m.len());
-    if size < LARGE {
-        return Ok((Box::new(BufReader::with_capacity(1 << 16, opened)), ProgressBar::hidden()));
-    }
+    let opened = File::open(file).map_err(|error| cannot_open(file, &error))?;
     let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr_with_hz(5));
     let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent}% {eta} left");
     if let Ok(style) = style {

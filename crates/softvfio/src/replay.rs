@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use iommu::Dialect;
-use trace::{Facts, Options, ReadError, Reader, Session, Step, Tally, hosts, report};
+use trace::{Facts, Options, ReadError, Reader, Session, Step, Tally, report};
 use vfio::Abi;
 
-use crate::input::{cannot_open, host, shown, text};
+use crate::host::listed;
+use crate::input::{host, shown, text};
 use crate::progress;
 
 /// Every answer was the recorded one.
@@ -112,9 +113,7 @@ impl Replay {
 
     fn replay_all(&self, out: &mut dyn Write) -> Result<u8, Failure> {
         if self.host.as_deref().is_some_and(|host| host == "help") {
-            for (name, about) in hosts::list() {
-                writeln!(out, "{name:20} {about}")?;
-            }
+            out.write_all(listed().as_bytes())?;
             return Ok(ALL_MATCHED);
         }
         if self.files.is_empty() {
@@ -178,7 +177,7 @@ impl Replay {
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
         let file = &*shown(name);
-        let (reader, bar) = progress::reader(name).map_err(|error| cannot_open(name, &error))?;
+        let (reader, bar) = progress::reader(name)?;
         let mut session = Session::start(Reader::new(reader, file), options)?;
         for note in session.notes() {
             eprintln!("softvfio: {file}: {note}");

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
@@ -17,13 +17,11 @@ use supervise::report::{Report, own_memlock};
 use supervise::sandbox::Signals;
 use supervise::session::{Program, Session};
 use supervise::show::Show;
-use trace::hosts;
 use vfio::Abi;
 
-use crate::draw::wants_colour;
-use crate::input;
-use crate::output::print;
+use crate::output::{print, wants_colour};
 use crate::topology::Topology;
+use crate::{host, input};
 
 /// The exit code when softvfio itself fails.
 pub(crate) const FAILED: u8 = 125;
@@ -122,7 +120,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(&self) -> ExitCode {
         if self.host.as_ref().is_some_and(|host| host == "help") {
-            return print(&host_help(), 0, FAILED);
+            return print(&host::listed(), 0, FAILED);
         }
         if self.devices.iter().any(|device| device == "help") {
             return print(&device_help(), 0, FAILED);
@@ -178,7 +176,7 @@ impl Run {
         }
         if !self.quiet {
             let mut stderr = io::stderr().lock();
-            let colour = stderr.is_terminal() && wants_colour();
+            let colour = wants_colour(&stderr);
             // Whom standard error does not reach reads the exit code.
             let _ = stderr.write_all(report.text(colour).as_bytes());
         }
@@ -248,10 +246,6 @@ impl Run {
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     u8::try_from(code.unwrap_or(255)).unwrap_or(255)
-}
-
-fn host_help() -> String {
-    hosts::list().map(|(name, about)| format!("{name:20} {about}\n")).collect()
 }
 
 fn device_help() -> String {

@@ -1,7 +1,7 @@
 //! Which request is explained, and what led to it.
 
 use std::ffi::OsString;
-use std::io::{BufReader, Cursor};
+use std::io::Cursor;
 
 use draw::story::{Recorder, Story};
 use iommu::Dialect;
@@ -11,7 +11,7 @@ use vfio::ContainerId;
 use super::held::Holders;
 use super::odd::{self, Probes};
 use super::request::answer;
-use crate::input::{cannot_open, shown};
+use crate::input::shown;
 use crate::progress;
 
 /// A request and what led to it.
@@ -79,11 +79,9 @@ impl Source {
 
     fn open(&self) -> Result<(Box<dyn std::io::BufRead + '_>, indicatif::ProgressBar), String> {
         match self {
-            Self::File(file) => {
-                progress::reader(file).map_err(|error| cannot_open(file, &error).to_string())
-            }
+            Self::File(file) => progress::reader(file).map_err(|error| error.to_string()),
             Self::Text { text, .. } => {
-                Ok((Box::new(BufReader::new(Cursor::new(text))), indicatif::ProgressBar::hidden()))
+                Ok((Box::new(Cursor::new(text)), indicatif::ProgressBar::hidden()))
             }
         }
     }

@@ -11,7 +11,7 @@ mod request;
 mod way;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, Read, Write};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
@@ -21,9 +21,9 @@ use trace::Options;
 use vfio::Abi;
 
 use self::find::{Case, Source, Wanted};
-use crate::input;
 use crate::input::{cannot_open, exists, shown};
-use crate::output::{for_terminal, terminal_width};
+use crate::output::{for_terminal, terminal_width, wants_colour};
+use crate::{input, output};
 
 /// The input cannot be read.
 const UNREADABLE: u8 = 2;
@@ -81,23 +81,17 @@ impl Explain {
     /// Explains, and says how it went.
     pub(crate) fn run(self) -> ExitCode {
         let done = self.case().and_then(|case| {
-            let out = std::io::stdout();
             let text = match (&case, self.json) {
                 (Some(case), true) => json::json(case).to_string() + "\n",
                 (Some(case), false) => {
-                    let colour = out.is_terminal() && crate::draw::wants_colour();
+                    let colour = wants_colour(&std::io::stdout());
                     let width = terminal_width().map_or(report::WIDTH, |w| w.min(report::WIDTH));
                     for_terminal(report::text(case, colour, width))
                 }
                 (None, true) => "null\n".into(),
                 (None, false) => "nothing was refused, and nothing looks suspicious\n".into(),
             };
-            match out.lock().write_all(text.as_bytes()) {
-                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                    Err(format!("cannot write: {error}"))
-                }
-                _ => Ok(()),
-            }
+            output::write(&text).map_err(|error| format!("cannot write: {error}"))
         });
         match done {
             Ok(()) => ExitCode::SUCCESS,
