@@ -3,6 +3,8 @@
 //!
 //! Where a world cannot be made the tests print `skipped:` and why.
 
+mod common;
+
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -11,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-const SOFTVFIO: &str = env!("CARGO_BIN_EXE_softvfio");
+use self::common::{SOFTVFIO, can_run};
 
 fn softvfio(args: &[&str]) -> Output {
     Command::new(SOFTVFIO).args(args).stdin(Stdio::null()).output().unwrap()
@@ -19,15 +21,6 @@ fn softvfio(args: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Whether programs can be run here; said aloud when not.
-fn can_run() -> bool {
-    let output = softvfio(&["run", "-q", "--", "true"]);
-    if output.status.code() == Some(125) {
-        println!("skipped: {}", text(&output.stderr));
-    }
-    output.status.success()
 }
 
 /// A folder of a test's own, removed in the end.

@@ -1,40 +1,24 @@
 //! `softvfio draw`, `explain` and `trace import` as commands: exit status, messages, files.
 
+mod common;
+
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
-fn run(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_softvfio"))
-        .args(arguments)
-        .env_remove("NO_COLOR")
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A child that does not read its input has its reasons.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
+use self::common::{fed, text};
 
 /// What it writes, when it succeeds without a word.
 fn shown(arguments: &[&str], input: &[u8]) -> String {
-    let out = run(arguments, input);
+    let out = fed(arguments, input);
     assert_eq!((text(&out.stderr), out.status.code()), ("", Some(0)), "{arguments:?}");
     text(&out.stdout).to_owned()
 }
 
 /// The one line that it says when it fails.
 fn refused(arguments: &[&str], input: &[u8]) -> String {
-    let out = run(arguments, input);
+    let out = fed(arguments, input);
     assert_eq!((text(&out.stdout), out.status.code()), ("", Some(2)), "{arguments:?}");
     let said = text(&out.stderr);
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -98,7 +82,7 @@ fn what_is_drawn_is_json_too() {
     let at = json(&["draw", "-", "--at", "105", "--json"], last.as_bytes());
     assert_eq!(at["drawings"][0]["columns"][1]["areas"].as_array().unwrap().len(), 100);
 
-    let both = run(&["draw", "x86-amd", "--json", "--svg", "-"], b"");
+    let both = fed(&["draw", "x86-amd", "--json", "--svg", "-"], b"");
     assert_eq!(both.status.code(), Some(2));
 }
 
@@ -140,14 +124,14 @@ fn plans_are_drawn() {
         [("arm-smmuv3-its", "1G@0x40000000", true), ("x86-amd", "2T@0", false)]
     {
         let args = ["plan", "--host", host, "--ram", ram, "--bar", "gpu=16G@0x80000000000"];
-        let out = run(&[&args[..], &["--svg", name]].concat(), b"");
-        let plain = run(&args, b"");
+        let out = fed(&[&args[..], &["--svg", name]].concat(), b"");
+        let plain = fed(&args, b"");
         assert_eq!((out.status.code(), &out.stdout), (plain.status.code(), &plain.stdout));
         let svg = std::fs::read_to_string(&file).unwrap();
         assert_eq!(svg.contains("refused: EINVAL"), !legal, "{svg}");
         assert_eq!(svg.contains("collision"), !legal);
         // The same by way of a layout.
-        let json = run(&[&args[..], &["--json"]].concat(), b"");
+        let json = fed(&[&args[..], &["--json"]].concat(), b"");
         let plan: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
         std::fs::write(&layout, plan["layout"].to_string()).unwrap();
         let title = ["--title", "a guest", "--svg", "-"];
@@ -161,13 +145,13 @@ fn plans_are_drawn() {
     }
     let args =
         ["plan", "--host", "arm-smmuv3-its-user", "--ram", "4G@0", "--msi-window", "1M@0x8000000"];
-    let out = run(&[&args[..], &["--svg", "-"]].concat(), b"");
+    let out = fed(&[&args[..], &["--svg", "-"]].concat(), b"");
     assert_eq!((out.status.code(), text(&out.stderr)), (Some(1), ""));
     assert!(text(&out.stdout).starts_with("<svg"), "{}", text(&out.stdout));
     let says = "request 2: ram0: EEXIST: the MSI window msi0 is there";
     assert!(text(&out.stdout).contains(says), "{}", text(&out.stdout));
     // Groups that the container has not are not drawn.
-    let count = |args: &[&str]| text(&run(args, b"").stdout).matches("what the IOMMU says").count();
+    let count = |args: &[&str]| text(&fed(args, b"").stdout).matches("what the IOMMU says").count();
     let some = ["plan", "--host", "mixed", "--ram", "1G@0x40000000", "--svg", "-"];
     assert_eq!((count(&some), count(&[&some[..], &["--group", "2"]].concat())), (3, 1));
 
@@ -317,7 +301,7 @@ fn logs_become_traces() {
     let log = b"vfio_attach_device  (0000:01:00.0) group 7\n\
         vfio_listener_region_add_ram region_add [ram] 0x0 - 0x7fffffff [0x7f0000000000]\n\
         vfio_msix_enable  (0000:01:00.0)\n";
-    let out = run(&["trace", "import", "-", "--host", "x86-amd"], log);
+    let out = fed(&["trace", "import", "-", "--host", "x86-amd"], log);
     assert_eq!(out.status.code(), Some(0));
     let said = text(&out.stderr);
     assert!(said.contains("edu takes the place of 0000:01:00.0 (group 7)"), "{said}");

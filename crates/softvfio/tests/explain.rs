@@ -1,22 +1,15 @@
 //! `softvfio explain`: which check, who is in the way, what was legal, what looks odd.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+mod common;
+
+use std::process::Output;
 
 use serde_json::Value;
 
+use self::common::fed;
+
 fn run(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_softvfio"))
-        .arg("explain")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A child that does not read its input has its reasons.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
+    fed(&[&["explain"], arguments].concat(), input.as_bytes())
 }
 
 /// The explanation as an object, and as text, which must be there too.

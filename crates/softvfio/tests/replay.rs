@@ -1,7 +1,11 @@
 //! `softvfio replay` as a command: exit status, messages, formats.
 
+mod common;
+
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+
+use self::common::{fed, text};
 
 const TRACE: &str = r#"{"kernel":"6.12.1","page_size":4096,"devices":{}}
 {"note":"hello"}
@@ -12,21 +16,7 @@ const TRACE: &str = r#"{"kernel":"6.12.1","page_size":4096,"devices":{}}
 
 /// Runs `softvfio replay` with `input` on standard input.
 fn replay(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_softvfio"))
-        .arg("replay")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A child that does not read its input has its reasons.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+    fed(&[&["replay"], arguments].concat(), input.as_bytes())
 }
 
 #[test]

@@ -2,11 +2,15 @@
 //!
 //! Where a world cannot be made, or a program is missing, the tests print `skipped:` and why.
 
+mod common;
+
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use self::common::{SOFTVFIO, can_run};
+
 fn softvfio(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_softvfio"));
+    let mut command = Command::new(SOFTVFIO);
     command.args(args).stdin(Stdio::null());
     command
 }
@@ -17,15 +21,6 @@ fn run(args: &[&str]) -> Output {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Whether programs can be run here; said aloud when not.
-fn can_run() -> bool {
-    let output = run(&["run", "-q", "--", "true"]);
-    if output.status.code() == Some(125) {
-        println!("skipped: {}", stderr(&output));
-    }
-    output.status.success()
 }
 
 /// A file of this test's own, removed in the end.

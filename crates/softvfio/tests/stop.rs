@@ -2,24 +2,17 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-const SOFTVFIO: &str = env!("CARGO_BIN_EXE_softvfio");
+use self::common::{SOFTVFIO, can_run};
+
 /// More than anything here takes, were the machine as busy as it gets.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Whether programs can be run here; said aloud when not.
-fn can_run() -> bool {
-    let output = Command::new(SOFTVFIO).args(["run", "-q", "--", "true"]).output().unwrap();
-    if !output.status.success() {
-        assert!(std::env::var_os("CI").is_none(), "{output:?}");
-        println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    output.status.success()
-}
 
 /// A session that runs, killed when a test gives up.
 struct Running {
