@@ -12,7 +12,7 @@ use crate::size::{bytes, count, cut, human, span, wrap};
 pub const NARROWEST: usize = 40;
 
 /// The greatest width that is made use of.
-pub const WIDEST: usize = 1000;
+const WIDEST: usize = 1000;
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
