@@ -11,7 +11,6 @@ use iommu::IovaRange;
 use serde_json::{Map, Value};
 
 use crate::scene::{Area, Column, Kind};
-use crate::size::parse;
 
 /// A guest's layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +24,8 @@ pub struct Layout {
 /// Whether an object is a layout.
 #[must_use]
 pub fn is_layout(members: &Map<String, Value>) -> bool {
-    members.contains_key("ram") || members.contains_key("bars")
+    let named = members.get("format").is_some_and(|format| format == plan::layout::FORMAT);
+    named || ["ram", "bars", "windows"].iter().any(|list| members.contains_key(*list))
 }
 
 impl Layout {
@@ -43,7 +43,8 @@ impl Layout {
             };
             for (at, value) in list.iter().enumerate() {
                 let place = format!("{member}[{at}]");
-                areas.push(area(value, kind, &place)?);
+                let nameless = format!("{}{at}", member.strip_suffix('s').unwrap_or(member));
+                areas.push(area(value, kind, &place, nameless)?);
             }
         }
         areas.sort_by_key(|a: &Area| (a.range.first(), std::cmp::Reverse(a.range.last())));
@@ -53,24 +54,18 @@ impl Layout {
     }
 }
 
-fn area(value: &Value, kind: Kind, place: &str) -> Result<Area, String> {
+fn area(value: &Value, kind: Kind, place: &str, nameless: String) -> Result<Area, String> {
     let Value::Object(members) = value else {
         return Err(format!("{place}: expected an object with first and size"));
     };
     let number = |member: &str| {
-        let value = members.get(member);
-        let number = match value {
-            Some(Value::Number(number)) => number.as_u64(),
-            Some(Value::String(text)) => parse(text),
-            _ => None,
+        let number = match members.get(member) {
+            Some(Value::Number(number)) => number.as_u64().ok_or_else(|| not_u64(number)),
+            Some(Value::String(text)) => plan::size::parse(text),
+            Some(other) => Err(not_u64(other)),
+            None => return Err(format!("{place}: expected a member {member}")),
         };
-        number.ok_or_else(|| match value {
-            Some(found) => {
-                let found = crate::size::cut(&found.to_string(), 40);
-                format!("{place}.{member}: expected a number of at most 64 bits, found {found}")
-            }
-            None => format!("{place}: expected a member {member}"),
-        })
+        number.map_err(|what| format!("{place}.{member}: {what}"))
     };
     let first = if members.contains_key("start") { "start" } else { "first" };
     let (start, size) = (number(first)?, number("size")?);
@@ -78,8 +73,13 @@ fn area(value: &Value, kind: Kind, place: &str) -> Result<Area, String> {
         format!("{place}.size: expected a size that is not 0 and ends within 2^64, found {size:#x}")
     })?;
     let name = members.get("name").and_then(Value::as_str);
-    let name = name.map_or_else(|| format!("{} {place}", kind.legend()), str::to_owned);
+    let name = name.map_or(nameless, str::to_owned);
     Ok(Area { range, kind, name, note: String::new() })
+}
+
+fn not_u64(found: &impl ToString) -> String {
+    let found = crate::size::cut(&found.to_string(), 40);
+    format!("expected a number of at most 64 bits, found {found}")
 }
 
 #[cfg(test)]
@@ -91,13 +91,24 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_hexadecimal_text_or_numbers() {
+    fn numbers_are_those_of_plan() {
         let layout =
             read(r#"{"ram":[{"start":"0x1000","size":4096,"name":"low"}],"bars":[]}"#).unwrap();
         let area = &layout.column.areas[0];
         assert_eq!((area.range.last(), area.name.as_str()), (0x1fff, "low"));
         let top = read(r#"{"ram":[{"start":"0xfffffffffffff000","size":"0x1000"}]}"#).unwrap();
         assert_eq!(top.column.areas[0].range.last(), u64::MAX);
+        let units = read(r#"{"ram":[{"first":"4G","size":"1.5T"}]}"#).unwrap();
+        assert_eq!(units.column.areas[0].range, IovaRange::sized(4 << 30, 3 << 39).unwrap());
+        assert_eq!(units.column.areas[0].name, "ram0");
+    }
+
+    #[test]
+    fn a_layout_is_known_by_its_format_or_a_list() {
+        let is = |text: &str| is_layout(&serde_json::from_str(text).unwrap());
+        assert!(is(r#"{"format":"softvfio-layout/1"}"#) && is(r#"{"windows":[]}"#));
+        assert!(is(r#"{"ram":[]}"#) && is(r#"{"bars":[]}"#));
+        assert!(!is(r#"{"format":"vfio-oracle/1"}"#) && !is("{}"));
     }
 
     #[test]
@@ -109,7 +120,11 @@ mod tests {
             (r#"{"windows":[{"size":1}]}"#, "windows[0]: expected a member first"),
             (
                 r#"{"bars":[{"start":"x","size":1}]}"#,
-                "bars[0].start: expected a number of at most 64 bits, found \"x\"",
+                "bars[0].start: expected a size like 4096, 0x1000, 2M or 1.5T, found \"x\"",
+            ),
+            (
+                r#"{"bars":[{"start":-1,"size":1}]}"#,
+                "bars[0].start: expected a number of at most 64 bits, found -1",
             ),
             (
                 r#"{"ram":[{"start":4096,"size":"0xffffffffffffffff"}]}"#,

@@ -2,6 +2,8 @@
 
 use iommu::IovaRange;
 
+const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
 /// The number of bytes of a range, which may be 2^64.
 #[must_use]
 pub fn bytes(range: IovaRange) -> u128 {
@@ -12,7 +14,6 @@ pub fn bytes(range: IovaRange) -> u128 {
 /// that it was rounded.
 #[must_use]
 pub fn human(bytes: u128) -> String {
-    const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let (mut unit, mut scale) = (0, 1u128);
     while unit + 1 < UNITS.len() && bytes >= scale * 1024 {
         scale *= 1024;
@@ -45,7 +46,7 @@ pub fn count(number: u64) -> String {
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
+            text.push(' ');
         }
         text.push(digit);
     }
@@ -66,6 +67,19 @@ pub fn cut(text: &str, width: usize) -> String {
     short
 }
 
+/// The words of a text; a number and its unit are one.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let unit = UNITS.contains(&word.trim_end_matches([',', ';', '.']));
+        match words.last_mut().filter(|last| unit && last.ends_with(|c: char| c.is_ascii_digit())) {
+            Some(number) => *number += &format!(" {word}"),
+            None => words.push(word.to_owned()),
+        }
+    }
+    words
+}
+
 /// `text` in lines of at most `width` characters, broken between words where there are any; at most
 /// `lines`, the last of which ends in an ellipsis when more would follow.
 #[must_use]
@@ -73,7 +87,7 @@ pub fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
     let width = width.max(1);
     let mut out: Vec<String> = Vec::new();
     let mut line = String::new();
-    for word in text.split_whitespace() {
+    for word in words(text) {
         let mut word: Vec<char> = word.chars().collect();
         loop {
             let used = line.chars().count();
@@ -132,7 +146,7 @@ mod tests {
             assert_eq!(human(bytes), text);
         }
         assert_eq!(span(IovaRange::ALL), "0x0\u{2013}0xffffffffffffffff \u{b7} 16 EiB");
-        assert_eq!((count(7), count(1_234_567)), ("7".into(), "1,234,567".into()));
+        assert_eq!((count(7), count(1_234_567)), ("7".into(), "1 234 567".into()));
     }
 
     #[test]
@@ -141,6 +155,8 @@ mod tests {
         assert_eq!(wrap("abcdefghij k", 4, 9), ["abcd", "efgh", "ij k"]);
         assert_eq!(wrap("one two three four", 5, 2), ["one", "two\u{2026}"]);
         assert_eq!(wrap("", 5, 2), [""; 0]);
+        assert_eq!(wrap("0x0 \u{b7} 16 KiB, used", 8, 9), ["0x0 \u{b7}", "16 KiB,", "used"]);
+        assert_eq!(wrap("KiB 1 KiB", 5, 9), ["KiB", "1 KiB"]);
         assert_eq!(cut("abcdef", 4), "abc\u{2026}");
     }
 }

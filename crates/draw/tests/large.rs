@@ -60,7 +60,7 @@ fn many_mappings_are_one_area_that_grows() {
     assert_eq!(film, Film::of(&without, "large"));
     assert_eq!(film.requests, BEFORE + MAPS);
     let mapped: Vec<_> = film.tracks.iter().filter(|t| t.kind == Kind::Mapping).collect();
-    assert_eq!((mapped.len(), mapped[0].name.as_str()), (1, "10,000 mappings"));
+    assert_eq!((mapped.len(), mapped[0].name.as_str()), (1, "10 000 mappings"));
     let steps = &mapped[0].steps;
     // About as many steps as a film tells moments apart, each higher than the one before.
     assert!((400..=480).contains(&steps.len()), "{}", steps.len());
@@ -69,7 +69,7 @@ fn many_mappings_are_one_area_that_grows() {
     assert!((steps[steps.len() - 1].part - 1.0).abs() < 1e-9);
     let style = text::Style { width: 100, colour: false };
     let shown = text::film(&film, style);
-    assert!(shown.contains("10,000 mappings made"), "{shown}");
+    assert!(shown.contains("10 000 mappings made"), "{shown}");
     assert!(shown.lines().count() < 30 && shown.lines().all(|l| l.chars().count() <= 100));
     assert!(svg::write(&svg::time(&film)).len() < 40_000);
 }
@@ -86,9 +86,9 @@ fn refusals_in_a_row_that_say_the_same_are_told_once() {
     let again = story.marks[2].again;
     assert_eq!((again.times, again.last), (MAPS - FITS - 3, BEFORE + MAPS));
     let film = Film::of(&story, "refused");
-    assert!(film.subtitle.ends_with("100 mappings made, 2,900 refused or faulted"), "{film:?}");
+    assert!(film.subtitle.ends_with("100 mappings made, 2 900 refused or faulted"), "{film:?}");
     let shown = text::film(&film, text::Style { width: 100, colour: false });
-    assert!(shown.contains("requests 108 to 3005, 2,898 times: map: ENOSPC: "), "{shown}");
+    assert!(shown.contains("requests 108 to 3005, 2 898 times: map: ENOSPC: "), "{shown}");
     assert!(!shown.contains("more refused"), "{shown}");
     assert!(shown.lines().count() < 30, "{shown}");
     // What was refused last is what a scene tells.
