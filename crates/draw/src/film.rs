@@ -30,6 +30,8 @@ pub struct Track {
     pub name: String,
     /// What else to say.
     pub note: String,
+    /// Whether it stands for several ranges.
+    pub gathered: bool,
     /// How much was in use; ascending by request.
     pub steps: Vec<Step>,
 }
@@ -134,7 +136,8 @@ fn tracks(story: &Story, lives: &mut [&Life], what: &str) -> Vec<Track> {
             }
         };
         let steps = steps(members, bytes(cluster.range), story.requests);
-        Some(Track { range: cluster.range, kind: first.kind, name, note, steps })
+        let gathered = cluster.members.len() > 1;
+        Some(Track { range: cluster.range, kind: first.kind, name, note, gathered, steps })
     };
     gather(&places, MOST_AREAS).into_iter().filter_map(track).collect()
 }

@@ -253,7 +253,7 @@ impl Scene {
             let outside = !first.apertures.is_empty()
                 && !first.apertures.iter().any(|a| a.covers(area.range));
             if outside {
-                let text = format!("{} lies outside of what the IOMMU translates", area.name);
+                let text = outside_of(&area.name, &first.apertures);
                 self.marks.push(Mark::collision(area.range, text));
             }
         }
@@ -289,6 +289,19 @@ impl Scene {
         let apertures = self.columns.iter().flat_map(|c| c.apertures.iter().copied());
         let marks = self.marks.iter().filter_map(|m| m.range);
         hull(areas.chain(apertures).chain(marks))
+    }
+}
+
+/// That something lies outside of apertures, and where they end.
+fn outside_of(name: &str, apertures: &[IovaRange]) -> String {
+    match apertures {
+        [one] => {
+            let (first, last) = (one.first(), one.last());
+            format!(
+                "{name} lies outside of {first:#x}\u{2013}{last:#x}, which the IOMMU translates"
+            )
+        }
+        _ => format!("{name} lies outside of what the IOMMU translates"),
     }
 }
 

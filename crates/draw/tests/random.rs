@@ -78,9 +78,10 @@ prop_compose! {
         name in words(),
         note in words(),
         steps in prop::collection::btree_map(1..2000u64, 0.0..=1.0f64, 0..20),
+        gathered in any::<bool>(),
     ) -> Track {
         let steps = steps.into_iter().map(|(request, part)| Step { request, part }).collect();
-        Track { range, kind, name, note, steps }
+        Track { range, kind, name, note, gathered, steps }
     }
 }
 

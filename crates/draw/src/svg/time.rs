@@ -76,9 +76,14 @@ pub fn time(film: &Film) -> Picture {
     let mut marks: Vec<MarkKind> = film.marks.iter().map(|m| m.kind).collect();
     marks.sort_unstable();
     marks.dedup();
-    let says = "addresses from top to bottom, lengths grow with the logarithm; of ranges that were \
-                gathered, the height is the part in use";
-    picture.height = legend(&mut picture, y + 4.0, &kinds, &marks, says) + MARGIN - 6.0;
+    let mut says = "addresses from top to bottom, lengths grow with the logarithm".to_owned();
+    if axis.segments().iter().any(|s| s.broken) {
+        says += "; at a zigzag a gap is left out";
+    }
+    if film.tracks.iter().any(|t| t.gathered) {
+        says += "; height of gathered ranges: the part in use";
+    }
+    picture.height = legend(&mut picture, y + 4.0, &kinds, &marks, &says) + MARGIN - 6.0;
     picture
 }
 
