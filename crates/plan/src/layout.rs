@@ -68,6 +68,8 @@ pub struct Wish {
 /// A layout before every item has its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
+    /// The file or preset, for messages; may be empty.
+    pub origin: String,
     /// What people call it.
     pub name: String,
     /// What it is, in a sentence; may be empty.
@@ -198,6 +200,7 @@ pub fn read(path: &Path) -> Result<Wishes, BadInput> {
         Ok(Item { name: wish.name, range })
     });
     Ok(Wishes {
+        origin: place.clone(),
         name: match text("name")? {
             name if name.is_empty() => place.clone(),
             name => name,

@@ -124,7 +124,7 @@ impl<'a> Plan<'a> {
             );
             return Err(BadInput::new("--iommu-page", what));
         }
-        let place_of = wishes.name.clone();
+        let place_of = wishes.origin.clone();
         let bad = |what: String| {
             BadInput::new(if place_of.is_empty() { "the layout" } else { &place_of }, what)
         };

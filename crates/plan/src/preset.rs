@@ -160,6 +160,7 @@ impl Preset {
         };
         let item = |(name, range): (&str, IovaRange)| Item { name: name.into(), range };
         Ok(Wishes {
+            origin: self.name.into(),
             name: self.name.into(),
             about: self.about.into(),
             sources: self.sources.iter().map(|s| (*s).to_owned()).collect(),

@@ -166,7 +166,7 @@ impl Plan {
         };
         wishes.ram.extend(ram);
         for text in &self.bar {
-            let (name, rest) = text.split_once('=').ok_or_else(|| {
+            let (name, rest) = text.rsplit_once('=').ok_or_else(|| {
                 argument("--bar", text)("expected NAME=SIZE or NAME=SIZE@ADDRESS".into())
             })?;
             layout::check_name(name).map_err(|what| BadInput::new("--bar", what))?;

@@ -111,6 +111,24 @@ fn json_goes_round() {
     fs::remove_dir_all(&dir).unwrap();
 }
 
+/// What is proposed as arguments is what a shell makes of them.
+#[test]
+fn proposed_arguments_go_round() {
+    let name = "gpu's own BAR=0";
+    let bar = format!("{name}=16G@0x8000000000");
+    let args = ["plan", "--host", "x86-intel-39bit", "--ram", "1G@0", "--bar", &bar];
+    let out = softvfio(args.map(OsString::from));
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let said = String::from_utf8(out.stdout).unwrap();
+    let proposed = said.lines().find_map(|l| l.trim().strip_prefix("as arguments: ")).unwrap();
+    let line = format!("\"$0\" plan --json --host x86-intel-39bit {proposed}");
+    let mut shell = Command::new("sh");
+    let out = shell.args(["-c", &line, env!("CARGO_BIN_EXE_softvfio")]).output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{line}: {out:?}");
+    let plan: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(plan["layout"]["bars"][0]["name"], name);
+}
+
 #[test]
 fn colour_is_for_terminals() {
     // Output of a test is no terminal.

@@ -173,7 +173,7 @@ impl Plan<'_> {
     }
 }
 
-/// The layout as arguments of `plan`.
+/// The layout as arguments of `plan`, as a shell takes them.
 #[must_use]
 pub fn arguments(layout: &Layout) -> Vec<String> {
     let size = |item: &crate::Item| {
@@ -188,9 +188,18 @@ pub fn arguments(layout: &Layout) -> Vec<String> {
     };
     let at = |item: &crate::Item| format!("{}@{}", size(item), hex(item.range.first()));
     let ram = layout.ram.iter().map(|i| format!("--ram {}", at(i)));
-    let bars = layout.bars.iter().map(|i| format!("--bar {}={}", i.name, at(i)));
+    let bars = layout.bars.iter();
+    let bars = bars.map(|i| format!("--bar {}", quoted(&format!("{}={}", i.name, at(i)))));
     let windows = layout.windows.iter().map(|i| format!("--msi-window {}", at(i)));
     ram.chain(bars).chain(windows).collect()
+}
+
+/// A word of a shell.
+fn quoted(text: &str) -> String {
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.,:+/=@%".contains(c)) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// `all groups`, `group 3`, `groups 1, 2 and 14 more`.
