@@ -129,7 +129,11 @@ impl Host {
             BadInput::new(path.display(), what)
         };
         let mut file = File::create_new(path).map_err(cannot)?;
-        file.write_all(line.as_bytes()).map_err(cannot)?;
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            // A part of a profile is none, and would be in the way of the next capture.
+            let _ = std::fs::remove_file(path);
+            return Err(cannot(error));
+        }
         eprintln!("softvfio: {} is written", path.display());
         Ok(ExitCode::from(DONE))
     }

@@ -218,6 +218,20 @@ fn a_full_disk_is_one_line() {
     }
 }
 
+/// What is there of a profile when there is no more room would be in the way of the next capture.
+#[test]
+fn a_capture_is_whole_or_not_there() {
+    let place = Place::new("part");
+    let tree = Path::new(ROOT).join("crates/plan/tests/trees/amd-server");
+    let line = "trap '' XFSZ; ulimit -f 0; exec \"$0\" host --capture --root \"$1\" part.json";
+    let mut shell = Command::new("sh");
+    let out = shell.args(["-c", line, SOFTVFIO]).arg(tree).current_dir(&place.0).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("part.json: the file cannot be written: File too large"), "{said}");
+    assert!(!place.0.join("part.json").exists());
+}
+
 /// The exit status says it then.
 #[test]
 fn nobody_hears() {
