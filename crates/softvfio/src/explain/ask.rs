@@ -92,24 +92,11 @@ fn hex(number: u64) -> String {
 
 /// `IOVA+SIZE`.
 fn range(text: &str, option: &str) -> Result<(u64, u64), String> {
+    let number = |text| plan::size::parse(text).ok();
     let parts = text.split_once('+').and_then(|(iova, size)| Some((number(iova)?, number(size)?)));
     parts.ok_or_else(|| {
         format!("{option}: expected IOVA+SIZE as in 0x8000000+2M, at most 64 bits, found {text:?}")
     })
-}
-
-/// A number with a binary unit.
-fn number(text: &str) -> Option<u64> {
-    let unit = |c: char| "KMGTPE".find(c.to_ascii_uppercase());
-    let text = text.strip_suffix("iB").unwrap_or(text);
-    let hexadecimal = text.starts_with("0x") || text.starts_with("0X");
-    match text.char_indices().next_back() {
-        Some((at, c)) if unit(c).is_some() && !(hexadecimal && c.is_ascii_hexdigit()) => {
-            let scale = 10 * (unit(c)? as u32 + 1);
-            draw::size::parse(&text[..at])?.checked_mul(1u64.checked_shl(scale)?)
-        }
-        _ => draw::size::parse(text),
-    }
 }
 
 #[cfg(test)]
@@ -122,6 +109,7 @@ mod tests {
         assert_eq!(range("4G+0x1000", "--map"), Ok((4 << 30, 0x1000)));
         assert_eq!(range("1TiB+64KiB", "--map"), Ok((1 << 40, 64 << 10)));
         assert_eq!(range("0xE+0xE", "--map"), Ok((14, 14)));
+        assert_eq!(range("4g+1.5M", "--map"), Ok((4 << 30, 3 << 19)));
         for bad in ["", "1", "1+", "+1", "1+16E", "1+x", "-1+1", "0x1_0+1", "1+é"] {
             assert!(range(bad, "--map").is_err(), "{bad}");
         }

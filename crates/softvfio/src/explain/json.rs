@@ -32,6 +32,7 @@ pub(super) fn json(case: &Case) -> Value {
         .collect();
     let nearest = refusal.and_then(nearest);
     json!({
+        "format": "softvfio-explain/1",
         "file": case.file,
         "line": outcome.line,
         "request": outcome.request,
