@@ -57,31 +57,29 @@ enum Command {
     /// The program of the demonstration.
     #[command(hide = true)]
     DemoClient(demo::DemoClient),
-    /// Show a host as VFIO sees it, or capture this machine into a profile.
-    Host(host::Host),
-    /// Check a guest's memory layout against a host, and propose one that is legal.
-    Plan(plan::Plan),
-    /// Carry out recorded VFIO requests and compare the answers with what kernels gave.
-    Replay(replay::Replay),
-    /// Draw what is where in an I/O address space: of a trace, a host or a layout.
-    Draw(draw::Draw),
-    /// Explain one request: why it was refused, by which check, what is in the way, what was legal.
-    Explain(explain::Explain),
-    /// Make traces from what other programs log.
-    #[command(subcommand)]
-    Trace(import::Trace),
-    /// Write completions for a shell to standard output.
-    #[command(hide = true)]
-    Completions(manual::Completions),
-    /// Write the man pages into a folder.
-    #[command(hide = true)]
-    Man(manual::Man),
     /// Run a program on a software IOMMU with emulated devices.
     Run(run::Run),
     /// Try what `run` needs, and say what to enable.
     Doctor(doctor::Doctor),
     /// Tell a running session something: take a device away.
     Ctl(ctl::Ctl),
+    /// Show a host as VFIO sees it, or capture this machine into a profile.
+    Host(host::Host),
+    /// Check a guest's memory layout against a host, and propose one that is legal.
+    Plan(plan::Plan),
+    /// Draw what is where in an I/O address space: of a trace, a host or a layout.
+    Draw(draw::Draw),
+    /// Explain one request: why it was refused, by which check, what is in the way, what was legal.
+    Explain(explain::Explain),
+    /// Carry out recorded VFIO requests and compare the answers with what kernels gave.
+    Replay(replay::Replay),
+    /// Make traces from what other programs log.
+    #[command(subcommand)]
+    Trace(import::Trace),
+    /// Write completions for a shell to standard output.
+    Completions(manual::Completions),
+    /// Write the man pages into a folder.
+    Man(manual::Man),
 }
 
 /// The exit code for an argument that cannot be used.

@@ -150,6 +150,11 @@ fn plans_are_drawn() {
     assert!(text(&out.stdout).starts_with("<svg"), "{}", text(&out.stdout));
     let says = "request 2: ram0: EEXIST: the MSI window msi0 is there";
     assert!(text(&out.stdout).contains(says), "{}", text(&out.stdout));
+    // Where the aperture ends is said where it matters.
+    let high = ["plan", "--host", "x86-intel-39bit", "--bar", "gpu=16G@0x8000000000", "--svg", "-"];
+    let says = run(&high, b"");
+    let says = text(&says.stdout);
+    assert!(says.contains("gpu lies outside of 0x0\u{2013}0x7fffffffff"), "{says}");
     // Groups that the container has not are not drawn.
     let count = |args: &[&str]| text(&fed(args, b"").stdout).matches("what the IOMMU says").count();
     let some = ["plan", "--host", "mixed", "--ram", "1G@0x40000000", "--svg", "-"];
@@ -287,6 +292,7 @@ fn an_explanation_has_the_checks_and_what_is_in_the_way() {
     assert!(twice.contains("a mapping of buf, since request 6"), "{twice}");
     let json = shown(&["explain", "--json", &format!("{FIXED}:9")], b"");
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["format"], "softvfio-explain/1");
     assert_eq!((&json["request"], &json["rules"][10]["verdict"]), (&9.into(), &"failed".into()));
     assert_eq!(json["nearest"]["above"], "0x8100000");
     // Nothing is wrong, or nothing but what looks odd.
@@ -315,6 +321,8 @@ fn completions_and_man_pages() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(shown(&["completions", shell], b"").contains("explain"), "{shell}");
     }
+    let help = shown(&["--help"], b"");
+    assert!(help.contains("\n  completions  ") && help.contains("\n  man          "), "{help}");
     let folder = temporary("man");
     shown(&["man", folder.to_str().unwrap()], b"");
     let page = std::fs::read_to_string(folder.join("softvfio-draw.1")).unwrap();
