@@ -115,6 +115,16 @@ impl Recorder {
     }
 }
 
+/// Says on the line of a request which one of the run it was: a trace has others between them, for
+/// memory and eventfds.
+fn say_number(lines: &mut [Value], number: u64) {
+    let is = |line: &Value, member: &str| line.get("op").is_some() && line.get(member).is_some();
+    let at = ["want", "op"].iter().find_map(|m| lines.iter().rposition(|line| is(line, m)));
+    if let Some(Value::Object(line)) = at.and_then(|at| lines.get_mut(at)) {
+        line.insert("run_request".into(), number.into());
+    }
+}
+
 impl State {
     /// Writes the earliest request of those that are held.
     fn write_first(&mut self) -> bool {
@@ -122,7 +132,9 @@ impl State {
         if let Some(request) = held.request {
             let joined = self.joined.remove(&number);
             self.recorded.requests += 1;
-            for line in self.lines.of(&request, joined) {
+            let mut lines = self.lines.of(&request, joined);
+            say_number(&mut lines, number);
+            for line in lines {
                 self.recorded.notes += u64::from(line.get("op").is_none());
                 self.write(&line);
             }
