@@ -152,7 +152,7 @@ fn plans_are_drawn() {
     assert!(text(&out.stdout).contains(says), "{}", text(&out.stdout));
     // Where the aperture ends is said where it matters.
     let high = ["plan", "--host", "x86-intel-39bit", "--bar", "gpu=16G@0x8000000000", "--svg", "-"];
-    let says = run(&high, b"");
+    let says = fed(&high, b"");
     let says = text(&says.stdout);
     assert!(says.contains("gpu lies outside of 0x0\u{2013}0x7fffffffff"), "{says}");
     // Groups that the container has not are not drawn.
