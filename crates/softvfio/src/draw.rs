@@ -8,6 +8,7 @@ use clap::Args;
 use draw::layout::{Layout, is_layout};
 use draw::story::Recorder;
 use draw::{Film, Scene, Story, host, json, text};
+use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 use trace::{Options, ReadError, Reader, Session, Step, hosts};
 
@@ -108,7 +109,7 @@ impl Draw {
             return Err(format!("{}: expected a file, or a host: one of {names}", self.name()));
         }
         let (reader, bar) = progress::reader(&self.input).map_err(|error| error.to_string())?;
-        let drawings = self.read(reader);
+        let drawings = self.read(reader, &bar);
         bar.finish_and_clear();
         drawings
     }
@@ -124,7 +125,11 @@ impl Draw {
     }
 
     /// Finds out by its beginning what an input is.
-    fn read(&self, mut reader: Box<dyn BufRead>) -> Result<Vec<Drawing>, Failure> {
+    fn read(
+        &self,
+        mut reader: Box<dyn BufRead + Send>,
+        bar: &ProgressBar,
+    ) -> Result<Vec<Drawing>, Failure> {
         let mut head = Vec::new();
         let cannot = |error: &io::Error| cannot_open(&self.input, error).to_string();
         // The first line that says anything.
@@ -137,7 +142,9 @@ impl Draw {
         let first: Option<Map<String, Value>> = serde_json::from_slice(&head).ok();
         match first {
             Some(members) if is_layout(&members) => self.layout(&members),
-            Some(_) => self.trace(io::Cursor::new(head).chain(reader)),
+            Some(_) => {
+                self.trace(progress::lines(io::Cursor::new(head).chain(reader), self.name(), bar))
+            }
             // An object on several lines: a layout or a host.
             None => {
                 let more = (&mut reader).take(MAX_OBJECT).read_to_end(&mut head);
@@ -146,11 +153,11 @@ impl Draw {
                     Ok(members) if is_layout(&members) => self.layout(&members),
                     Ok(members) => {
                         let line = Value::Object(members).to_string();
-                        self.trace(io::Cursor::new(line.into_bytes()))
+                        self.trace(Reader::new(line.as_bytes(), self.name()))
                     }
                     // Whoever reads traces says what is wrong with a first line; else JSON does.
                     Err(_) if !head.starts_with(b"{") || lines(&head) < 2 => {
-                        self.trace(io::Cursor::new(head))
+                        self.trace(Reader::new(head.as_slice(), self.name()))
                     }
                     Err(error) => Err(format!(
                         "{}:{}:{}: expected a trace, a host or a layout: {}",
@@ -194,12 +201,11 @@ impl Draw {
         Ok(host::scenes(session.host(), &self.title()).into_iter().map(Drawing::Scene).collect())
     }
 
-    fn trace(&self, input: impl BufRead) -> Result<Vec<Drawing>, Failure> {
+    fn trace<R: BufRead>(&self, reader: Reader<R>) -> Result<Vec<Drawing>, Failure> {
         let mut options = Options::default();
         if let Some(name) = &self.host {
             options.machine = Some(input::host(name)?);
         }
-        let reader = Reader::new(input, self.name());
         let mut session = Session::start(reader, &options).map_err(|error| error.to_string())?;
         for note in session.notes() {
             eprintln!("softvfio: {}: {note}", self.name());
@@ -214,6 +220,7 @@ impl Draw {
                 Some(Step::Request(outcome)) => {
                     requests = outcome.request;
                     recorder.note(&outcome, &mut session);
+                    session.spent(outcome);
                 }
             }
         }

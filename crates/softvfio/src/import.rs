@@ -95,7 +95,7 @@ impl Import {
     /// Who wrote a log, by the first line that says it.
     fn recognized(
         &self,
-        reader: &mut Box<dyn BufRead>,
+        reader: &mut Box<dyn BufRead + Send>,
         head: &mut Vec<u8>,
     ) -> Result<Format, String> {
         while (head.len() as u64) < HEAD {

@@ -27,7 +27,7 @@ pub(crate) fn is_no_file(name: &OsStr) -> bool {
 }
 
 /// A file; `-` is standard input.
-pub(crate) fn open(name: &OsStr) -> Result<Box<dyn BufRead>, ReadError> {
+pub(crate) fn open(name: &OsStr) -> Result<Box<dyn BufRead + Send>, ReadError> {
     if name == "-" {
         return Ok(Box::new(BufReader::new(io::stdin())));
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use trace::ReadError;
+use trace::{ReadError, Reader};
 
 use crate::input::{cannot_open, open, shown};
 
@@ -16,7 +16,7 @@ use crate::input::{cannot_open, open, shown};
 const LARGE: u64 = 4 << 20;
 
 /// A reader of `file` that shows how far it is, and the bar, to be cleared at the end.
-pub(crate) fn reader(file: &OsStr) -> Result<(Box<dyn BufRead>, ProgressBar), ReadError> {
+pub(crate) fn reader(file: &OsStr) -> Result<(Box<dyn BufRead + Send>, ProgressBar), ReadError> {
     let size = std::fs::metadata(file).map_or(0, |m| m.len());
     if file == "-" || size < LARGE {
         return Ok((open(file)?, ProgressBar::hidden()));
@@ -32,4 +32,14 @@ pub(crate) fn reader(file: &OsStr) -> Result<(Box<dyn BufRead>, ProgressBar), Re
     bar.enable_steady_tick(Duration::from_millis(500));
     let read = BufReader::with_capacity(1 << 18, bar.wrap_read(opened));
     Ok((Box::new(read), bar))
+}
+
+/// A trace's lines: of a file with a bar they are read by a thread of their own.
+pub(crate) fn lines<R: BufRead + Send + 'static>(
+    input: R,
+    name: impl Into<String>,
+    bar: &ProgressBar,
+) -> Reader<R> {
+    let reader = Reader::new(input, name);
+    if bar.length().is_some() { reader.ahead() } else { reader }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use iommu::Dialect;
-use trace::{Facts, Options, ReadError, Reader, Session, Step, Tally, report};
+use trace::{Facts, Options, ReadError, Session, Step, Tally, report};
 use vfio::Abi;
 
 use crate::host::listed;
@@ -178,7 +178,7 @@ impl Replay {
     ) -> Result<(), Failure> {
         let file = &*shown(name);
         let (reader, bar) = progress::reader(name)?;
-        let mut session = Session::start(Reader::new(reader, file), options)?;
+        let mut session = Session::start(progress::lines(reader, file, &bar), options)?;
         for note in session.notes() {
             eprintln!("softvfio: {file}: {note}");
         }
@@ -190,7 +190,10 @@ impl Replay {
         let beside = io::stdout().is_terminal() && !bar.is_hidden();
         let mut said = Vec::new();
         while let Some(step) = session.step()? {
-            self.say(file, step, tally, &mut said)?;
+            self.say(file, &step, tally, &mut said)?;
+            if let Step::Request(outcome) = step {
+                session.spent(outcome);
+            }
             match beside && !said.is_empty() {
                 true => bar.suspend(|| out.write_all(&said).and_then(|()| out.flush()))?,
                 false => out.write_all(&said)?,
@@ -205,7 +208,7 @@ impl Replay {
     fn say(
         &self,
         file: &str,
-        step: Step,
+        step: &Step,
         tally: &mut Tally,
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
@@ -213,7 +216,7 @@ impl Replay {
             Step::Note(text) if self.answers => writeln!(out, "{text}")?,
             Step::Note(_) => {}
             Step::Request(outcome) if self.answers => {
-                writeln!(out, "{}", trace::answered(&outcome))?;
+                writeln!(out, "{}", trace::answered(outcome))?;
                 if self.explain
                     && let Some(why) = &outcome.why
                 {
@@ -221,11 +224,11 @@ impl Replay {
                 }
             }
             Step::Request(outcome) => {
-                tally.add(&outcome);
+                tally.add(outcome);
                 if self.json {
-                    report::json_line(out, file, &outcome, self.explain)?;
+                    report::json_line(out, file, outcome, self.explain)?;
                 } else {
-                    report::text(out, file, &outcome, self.explain)?;
+                    report::text(out, file, outcome, self.explain)?;
                 }
             }
         }

@@ -22,6 +22,7 @@
 //! # Ok::<(), softvfio_trace::ReadError>(())
 //! ```
 
+mod ahead;
 mod compare;
 pub mod deviation;
 mod fields;

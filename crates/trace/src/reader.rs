@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read};
 
 use serde_json::{Map, Value};
 
+use crate::ahead::{Ahead, Spent};
 use crate::members::Members;
 
 /// Bytes a line may have. The longest recorded one has 20 thousand.
@@ -59,15 +60,36 @@ impl Line {
 
 /// Reads JSON Lines; blank lines do not count as lines with something to say.
 pub struct Reader<R> {
-    input: R,
+    lines: Lines<R>,
     file: String,
-    number: u64,
+}
+
+enum Lines<R> {
+    /// Read when they are wanted.
+    Here(Source<R>),
+    /// Read by a thread of their own.
+    Ahead(Ahead),
 }
 
 impl<R: BufRead> Reader<R> {
     /// Reads `input`, which people call `file`.
     pub fn new(input: R, file: impl Into<String>) -> Self {
-        Self { input, file: file.into(), number: 0 }
+        let file = file.into();
+        Self { lines: Lines::Here(Source { input, file: file.clone(), number: 0 }), file }
+    }
+
+    /// Reads on in a thread of its own, some lines ahead of who wants them: for large inputs that
+    /// are there already.
+    #[must_use]
+    pub fn ahead(self) -> Self
+    where
+        R: Send + 'static,
+    {
+        let lines = match self.lines {
+            Lines::Here(source) => Lines::Ahead(Ahead::start(source)),
+            ahead @ Lines::Ahead(_) => ahead,
+        };
+        Self { lines, ..self }
     }
 
     /// How the input is called.
@@ -81,6 +103,31 @@ impl<R: BufRead> Reader<R> {
     /// [`ReadError`] for a line that is not a JSON object, too long or not UTF-8, and for an input
     /// that cannot be read.
     pub fn read_line(&mut self) -> Result<Option<Line>, ReadError> {
+        match &mut self.lines {
+            Lines::Here(source) => source.read_line(),
+            Lines::Ahead(ahead) => ahead.next(&self.file),
+        }
+    }
+}
+
+impl<R> Reader<R> {
+    /// Gives back what a line was read into.
+    pub(crate) fn give_back(&mut self, spent: Spent) {
+        if let Lines::Ahead(ahead) = &mut self.lines {
+            ahead.give_back(spent);
+        }
+    }
+}
+
+/// Where lines come from.
+pub(crate) struct Source<R> {
+    input: R,
+    file: String,
+    number: u64,
+}
+
+impl<R: BufRead> Source<R> {
+    pub(crate) fn read_line(&mut self) -> Result<Option<Line>, ReadError> {
         loop {
             self.number += 1;
             let mut bytes = Vec::new();

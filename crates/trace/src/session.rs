@@ -253,6 +253,12 @@ impl<R: BufRead> Session<R> {
         self.world.device_at(slots[outcome.request_text().slot("d", slots.len()).ok()?])
     }
 
+    /// Takes an outcome that nobody wants any more; whoever has many of them is faster for it.
+    pub fn spent(&mut self, outcome: Box<Outcome>) {
+        let Outcome { text, asked, want, .. } = *outcome;
+        self.reader.give_back((text, asked, want));
+    }
+
     /// Carries out the next line; `None` at the end.
     ///
     /// # Errors

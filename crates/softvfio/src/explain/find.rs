@@ -1,9 +1,11 @@
 //! Which request is explained, and what led to it.
 
 use std::ffi::OsString;
-use std::io::Cursor;
+use std::io::{BufRead, Cursor};
+use std::sync::Arc;
 
 use draw::story::{Recorder, Story};
+use indicatif::ProgressBar;
 use iommu::Dialect;
 use trace::{Options, Order, Outcome, Reader, Session, Step};
 use vfio::ContainerId;
@@ -55,7 +57,7 @@ pub(crate) struct Answer {
 /// Where requests come from; read once for each kernel.
 pub(super) enum Source {
     File(OsString),
-    Text { name: String, text: Vec<u8> },
+    Text { name: String, text: Arc<[u8]> },
 }
 
 /// Which request is to be explained.
@@ -77,11 +79,11 @@ impl Source {
         }
     }
 
-    fn open(&self) -> Result<(Box<dyn std::io::BufRead + '_>, indicatif::ProgressBar), String> {
+    fn open(&self) -> Result<(Box<dyn BufRead + Send>, ProgressBar), String> {
         match self {
             Self::File(file) => progress::reader(file).map_err(|error| error.to_string()),
             Self::Text { text, .. } => {
-                Ok((Box::new(Cursor::new(text)), indicatif::ProgressBar::hidden()))
+                Ok((Box::new(Cursor::new(Arc::clone(text))), ProgressBar::hidden()))
             }
         }
     }
@@ -120,7 +122,7 @@ enum Found {
 /// Replays up to the request that is wanted; again, when only the end shows which one that is.
 fn found(source: &Source, wanted: Wanted, options: &Options) -> Result<Option<Case>, String> {
     let (reader, bar) = source.open()?;
-    let found = replay(reader, &source.name(), wanted, options);
+    let found = replay(progress::lines(reader, source.name(), &bar), wanted, options);
     bar.finish_and_clear();
     match found? {
         Found::Case(case) => Ok(Some(*case)),
@@ -129,14 +131,13 @@ fn found(source: &Source, wanted: Wanted, options: &Options) -> Result<Option<Ca
     }
 }
 
-fn replay(
-    reader: Box<dyn std::io::BufRead + '_>,
-    name: &str,
+fn replay<R: BufRead>(
+    reader: Reader<R>,
     wanted: Wanted,
     options: &Options,
 ) -> Result<Found, String> {
-    let mut session =
-        Session::start(Reader::new(reader, name), options).map_err(|error| error.to_string())?;
+    let name = reader.file().to_owned();
+    let mut session = Session::start(reader, options).map_err(|error| error.to_string())?;
     session.watch();
     let mut recorder = Recorder::default();
     let (mut holders, mut probes) = (Holders::default(), Probes::default());
@@ -146,9 +147,11 @@ fn replay(
         let Step::Request(outcome) = step else { continue };
         requests = outcome.request;
         if let Some(case) = &mut chosen {
+            drop(session.take_changes());
             if outcome.refusal.is_some() {
                 case.other.push((outcome.request, outcome.op().to_owned()));
             }
+            session.spent(outcome);
             continue;
         }
         recorder.note(&outcome, &mut session);
@@ -181,6 +184,7 @@ fn replay(
             if wanted == Wanted::First {
                 probes.note(&outcome, odd);
             }
+            session.spent(outcome);
         }
     }
     match (chosen, wanted) {

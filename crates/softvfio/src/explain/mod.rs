@@ -120,7 +120,7 @@ impl Explain {
             let host =
                 trace::profile::read(&header).map_err(|why| format!("{}: {why}", shown(host)))?;
             let script = ask::script(self, &host.header)?;
-            let source = Source::Text { name: "the command line".into(), text: script };
+            let source = Source::Text { name: "the command line".into(), text: script.into() };
             return find::explained(&source, Wanted::Asked, &options);
         };
         options.machine = header;
@@ -129,7 +129,7 @@ impl Explain {
             let mut text = Vec::new();
             let read = std::io::stdin().read_to_end(&mut text);
             read.map_err(|error| cannot_open(file, &error).to_string())?;
-            Source::Text { name: "-".into(), text }
+            Source::Text { name: "-".into(), text: text.into() }
         } else {
             Source::File(file.to_owned())
         };
