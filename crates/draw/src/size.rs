@@ -1,4 +1,4 @@
-//! Sizes and ranges for people, and numbers as requests have them.
+//! Sizes and ranges for people, and numbers of theirs.
 
 use iommu::IovaRange;
 

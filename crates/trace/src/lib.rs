@@ -59,5 +59,6 @@ pub use machine::{Facts, dialect_of};
 pub use order::{Checks, Order};
 pub use reader::{Line, MAX_LINE, ReadError, Reader};
 pub use report::Tally;
+pub use request::parse_number;
 pub use session::{Options, Outcome, Session, Step, Verdict, answered};
 pub use watch::Change;

@@ -92,7 +92,7 @@ impl<'a> Request<'a> {
     }
 
     /// A scalar as a number.
-    fn number_of(self, member: &str, value: &Raw) -> Read<Option<u64>> {
+    pub(crate) fn number_of(self, member: &str, value: &Raw) -> Read<Option<u64>> {
         if let Raw::Number(number) = value
             && let Some(number) = number.as_u64().filter(|number| *number != 0)
         {
@@ -172,8 +172,9 @@ pub(crate) fn low32(number: u64) -> u32 {
     (number & 0xffff_ffff) as u32
 }
 
-/// A number as C's `strtoull(.., 0)` reads it, all of the text.
-pub(crate) fn parse_number(text: &str) -> Option<u64> {
+/// A number as C's `strtoull(.., 0)` reads it, all of the text; `true` is 1, `false` 0.
+#[must_use]
+pub fn parse_number(text: &str) -> Option<u64> {
     let (negative, digits) = match text.as_bytes().first()? {
         b't' if text == "true" => return Some(1),
         b'f' if text == "false" => return Some(0),

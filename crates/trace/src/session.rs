@@ -113,6 +113,13 @@ impl Outcome {
         self.asked.get(&self.text, member).is_some()
     }
 
+    /// A member of the request, when it can be read as a number, as whoever carries it out does.
+    #[must_use]
+    pub fn number(&self, member: &str) -> Option<u64> {
+        let value = self.asked.get(&self.text, member)?;
+        self.request_text().number_of(member, value).ok()?
+    }
+
     /// A member of the request, other than `want`.
     #[must_use]
     pub fn member(&self, member: &str) -> Option<Value> {

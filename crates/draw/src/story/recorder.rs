@@ -10,7 +10,6 @@ use vfio::ContainerId;
 
 use super::Story;
 use crate::scene::{Again, Mark, MarkKind};
-use crate::size::parse;
 
 /// Listens to a session and keeps a [`Story`] of each container.
 #[derive(Debug, Default)]
@@ -31,7 +30,7 @@ impl Recorder {
         self.faults.clear();
         let op = outcome.op();
         if op == "open_container" && outcome.why.is_none() {
-            self.slots.insert(number(outcome, "c").unwrap_or(0), ContainerId(self.opened));
+            self.slots.insert(outcome.number("c").unwrap_or(0), ContainerId(self.opened));
             self.opened += 1;
         }
         let mut attached = Vec::new();
@@ -102,7 +101,7 @@ impl Recorder {
                 | "set_container"
         );
         let id = if of_container {
-            self.slots.get(&number(outcome, "c").unwrap_or(0)).copied()
+            self.slots.get(&outcome.number("c").unwrap_or(0)).copied()
         } else {
             self.latest
         };
@@ -116,8 +115,9 @@ impl Recorder {
         let mark = || {
             let errno = outcome.got.get("errno").and_then(Value::as_str).unwrap_or("refused");
             let range = match op {
-                "map" | "unmap" => number(outcome, "iova")
-                    .zip(number(outcome, "size"))
+                "map" | "unmap" => outcome
+                    .number("iova")
+                    .zip(outcome.number("size"))
                     .and_then(|(iova, size)| IovaRange::sized(iova, size)),
                 _ => None,
             };
@@ -128,11 +128,34 @@ impl Recorder {
     }
 }
 
-/// A member that is a number, as requests have them.
-fn number(outcome: &Outcome, member: &str) -> Option<u64> {
-    match outcome.member(member)? {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => parse(&text),
-        _ => None,
+#[cfg(test)]
+mod tests {
+    use trace::{Options, Reader, Step};
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_that_were_carried_out() {
+        let script = r#"{"built_in":"x86-intel","kernel":"6.12.1"}
+{"op":"mem","name":"ram"}
+{"op":"open_container","c":true}
+{"op":"open_group"}
+{"op":"set_container","c":1}
+{"op":"set_iommu","type":"type1v2","c":1}
+{"op":"map","iova":"010000000","size":4096,"vaddr":"ram","c":"01"}
+{"op":"map","iova":"010000000","size":4096,"vaddr":"ram","c":"01"}"#;
+        let reader = Reader::new(script.as_bytes(), "octal");
+        let mut session = Session::start(reader, &Options::default()).unwrap();
+        session.watch();
+        let mut recorder = Recorder::default();
+        while let Some(step) = session.step().unwrap() {
+            if let Step::Request(outcome) = step {
+                recorder.note(&outcome, &mut session);
+            }
+        }
+        let [story] = &recorder.finish()[..] else { panic!("one container") };
+        let [mark] = &story.marks[..] else { panic!("{:?}", story.marks) };
+        let there = story.lives.iter().find(|life| life.kind == crate::Kind::Mapping).unwrap();
+        assert_eq!((mark.range, there.range.first()), (Some(there.range), 0x20_0000));
     }
 }

@@ -1,13 +1,12 @@
 //! What the members of a request say.
 
-use draw::size::parse;
 use iommu::IovaRange;
 use serde_json::Value;
-use trace::Outcome;
+use trace::{Outcome, parse_number};
 
 /// A number of a request.
 pub(super) fn number(outcome: &Outcome, member: &str) -> Option<u64> {
-    value(&outcome.member(member)?)
+    outcome.number(member)
 }
 
 /// A number of an answer.
@@ -18,7 +17,7 @@ pub(super) fn answered(outcome: &Outcome, member: &str) -> Option<u64> {
 fn value(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64(),
-        Value::String(text) => parse(text),
+        Value::String(text) => parse_number(text),
         _ => None,
     }
 }
