@@ -143,6 +143,14 @@ fn odd_files() {
         let said = place.refused(&args, code);
         assert!(said.starts_with('/'), "{args:?}: {said}");
     }
+    for command in ["explain", "draw", "replay"] {
+        let mut child = Command::new(SOFTVFIO);
+        let out = child.args([command, "-"]).stdin(File::open("/dev/zero").unwrap()).output();
+        let out = out.unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{command}: {said}");
+        assert!(said.contains("-:1:") && said.lines().count() == 1, "{command}: {said}");
+    }
     // A host over several lines, from a pipe.
     let header = "{\n\"built_in\":\n\"x86-amd\"}\n";
     for command in ["host /dev/stdin", "host -", "plan --host - --ram 1G", "draw -"] {

@@ -11,13 +11,13 @@ mod request;
 mod way;
 
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{self, BufRead, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use clap::Args;
 use iommu::Dialect;
-use trace::Options;
+use trace::{MAX_LINE, Options};
 use vfio::Abi;
 
 use self::find::{Case, Source, Wanted};
@@ -84,7 +84,7 @@ impl Explain {
             let text = match (&case, self.json) {
                 (Some(case), true) => json::json(case).to_string() + "\n",
                 (Some(case), false) => {
-                    let colour = wants_colour(&std::io::stdout());
+                    let colour = wants_colour(&io::stdout());
                     let width = terminal_width().map_or(report::WIDTH, |w| w.min(report::WIDTH));
                     for_terminal(report::text(case, colour, width))
                 }
@@ -126,15 +126,25 @@ impl Explain {
         options.machine = header;
         let (file, request) = split(trace);
         let source = if file == "-" {
-            let mut text = Vec::new();
-            let read = std::io::stdin().read_to_end(&mut text);
-            read.map_err(|error| cannot_open(file, &error).to_string())?;
+            let text = lines(io::stdin().lock());
+            let text = text.map_err(|error| cannot_open(file, &error).to_string())?;
             Source::Text { name: "-".into(), text: text.into() }
         } else {
             Source::File(file.to_owned())
         };
         let wanted = request.map_or(Wanted::First, Wanted::Number);
         find::explained(&source, wanted, &options)
+    }
+}
+
+/// All lines, to be read more than once; none after one that is too long for a trace.
+fn lines(mut input: impl BufRead) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    loop {
+        let line = (&mut input).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut text)?;
+        if line == 0 || !text.ends_with(b"\n") {
+            return Ok(text);
+        }
     }
 }
 
