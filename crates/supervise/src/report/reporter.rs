@@ -37,6 +37,8 @@ struct Device {
 pub struct Reporter {
     devices: Vec<Device>,
     requests: AtomicU64,
+    /// The number of the last request; those that close are numbered, not counted.
+    last: AtomicU64,
     refused: AtomicU64,
     interrupts: AtomicU64,
     /// Whether a device's transfers are to be looked at one by one.
@@ -93,6 +95,7 @@ impl Reporter {
         Self {
             devices: placed.devices.iter().map(device).collect(),
             requests: AtomicU64::new(0),
+            last: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
             suspicious: AtomicBool::new(false),
@@ -249,6 +252,7 @@ impl Reporter {
 impl Watch for Reporter {
     fn request(&self, request: &Request) {
         let state = &mut *self.state.lock();
+        self.last.fetch_max(request.number, Ordering::Relaxed);
         let gone = state.gone.remove(&request.number);
         if request.call == Call::Close {
             return self.closed(state, request, gone);
@@ -360,7 +364,7 @@ impl Watch for Reporter {
             let space = self.container(state, id).and_then(|id| state.spaces.get(&id));
             if let Some(problem) = space.and_then(|space| space.moved(iova)) {
                 let (device, access) = (self.name(id), Some(access));
-                let request = self.requests.load(Ordering::Relaxed);
+                let request = self.last.load(Ordering::Relaxed);
                 let found = about(problem, request);
                 state.findings.add(Finding { device, access, iova: Some(iova), ..found });
             } else if !state.spaces.values().any(Space::has_suspects) {
@@ -378,7 +382,7 @@ impl Watch for Reporter {
     }
 
     fn trouble(&self, sentence: &str) {
-        let number = self.requests.load(Ordering::Relaxed);
+        let number = self.last.load(Ordering::Relaxed);
         self.state.lock().findings.add(about(Problem::Other(sentence.into()), number));
     }
 }

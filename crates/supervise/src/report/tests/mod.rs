@@ -334,6 +334,23 @@ fn what_is_left_at_the_end() {
     assert!(!told.report().has_bugs());
 }
 
+/// Closing a file has a number too, and a finding names a request by it.
+#[test]
+fn the_last_request_before_a_finding_may_have_closed_something() {
+    let mut told = Told::new();
+    told.map(0x1000, 0x1fff, 0x5000);
+    told.close(Target::Device(D));
+    told.map(0x3000, 0x3fff, 0x5000);
+    told.map_refused(0x1000, 0x1fff, 0x9000);
+    let last = told.number;
+    told.moved(0x1000);
+    told.reporter.trouble("trouble");
+    let report = told.report();
+    assert_eq!((report.requests, last), (3, 5));
+    let found: Vec<_> = report.findings.iter().map(|f| (f.problem.name(), f.request)).collect();
+    assert!(found.starts_with(&[("other-mapping", last), ("other", last)]), "{found:?}");
+}
+
 #[test]
 fn findings_are_bounded() {
     let mut told = Told::new();
