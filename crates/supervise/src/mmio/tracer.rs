@@ -14,6 +14,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
@@ -25,6 +26,9 @@ use crate::sys::ptrace::{self, Change, EVENT_STOP};
 
 /// Instruction byte sequences that are remembered as told.
 const TOLD: usize = 1024;
+
+/// Processes that are kept before the dead ones are looked for.
+const SWEEP: usize = 64;
 
 /// Why a process cannot be traced.
 #[derive(Debug, thiserror::Error)]
@@ -207,7 +211,11 @@ impl Loop {
         });
         // only a process has one, not a thread of it
         if let Ok(process) = process {
-            self.shared.processes().insert(tid, process);
+            let mut processes = self.shared.processes();
+            if processes.len() >= SWEEP && processes.len().is_multiple_of(SWEEP) {
+                processes.retain(|_, process| is_alive(process));
+            }
+            processes.insert(tid, process);
         }
     }
 
@@ -227,7 +235,13 @@ impl Loop {
             0 => ptrace::resume(tid, signal),
             // the parent could not wait for it while it is traced, although its pidfd says it can
             libc::PTRACE_EVENT_EXIT => {
-                self.forget(tid);
+                // a process whose first thread ends may go on with the others
+                if has_other_threads(tid) {
+                    self.threads.remove(&tid);
+                    self.spaces.remove(&tid);
+                } else {
+                    self.forget(tid);
+                }
                 ptrace::detach(tid)
             }
             EVENT_STOP if is_job_control(signal) => ptrace::listen(tid),
@@ -282,6 +296,16 @@ impl Loop {
             self.bars.unsupported(what);
         }
     }
+}
+
+fn has_other_threads(tid: i32) -> bool {
+    std::fs::read_dir(format!("/proc/{tid}/task")).is_ok_and(|threads| threads.count() > 1)
+}
+
+/// Whether the process of a pidfd has a thread left.
+fn is_alive(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready == 0)
 }
 
 fn is_job_control(signal: i32) -> bool {

@@ -202,6 +202,26 @@ fn a_dropped_tracer_kills() {
 }
 
 #[test]
+fn a_dropped_tracer_kills_what_has_lost_its_first_thread() {
+    let Some(mut session) = Session::start("orphan") else { return };
+    session.expect("READY");
+    // The model counts as long as it lives.
+    session.drop_tracer();
+    let counter = session.counter();
+    let start = Instant::now();
+    let mut before = counter();
+    loop {
+        sleep(Duration::from_millis(100));
+        let now = counter();
+        if now == before {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "it goes on");
+        before = now;
+    }
+}
+
+#[test]
 fn a_child_of_ours_is_refused() {
     let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let pid = rustix::process::Pid::from_child(&child);
