@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,12 +149,15 @@ impl<'a> Client<'a> {
     }
 
     fn mm_now(&self) -> Option<&Arc<Mm>> {
-        self.mm.get_or_init(|| self.door.processes.mm(self.process?).ok()).as_ref()
+        self.mm.get_or_init(|| self.door.processes.mm(self.process?, self.tid).ok()).as_ref()
+    }
+
+    fn descriptor(&self, fd: i32) -> Option<OwnedFd> {
+        self.door.descriptor(self.process?, self.tid, fd).ok()
     }
 
     fn object(&self, fd: i32) -> Result<Option<Object>, FdObject> {
-        let file = self.process.and_then(|process| process.descriptor(fd).ok());
-        let Some(file) = file else { return Err(FdObject::Closed) };
+        let Some(file) = self.descriptor(fd) else { return Err(FdObject::Closed) };
         match self.door.files.identify(file.as_fd()) {
             Identity::Known(object) => Ok(Some(object)),
             // Joined right after it was opened.
@@ -322,8 +325,7 @@ impl Caller for Client<'_> {
     }
 
     fn get_event(&mut self, fd: i32) -> Result<EventId, BadEvent> {
-        let file = self.process.and_then(|process| process.descriptor(fd).ok());
-        let file = file.ok_or(BadEvent::Closed)?;
+        let file = self.descriptor(fd).ok_or(BadEvent::Closed)?;
         self.door.events.add(file).ok_or(BadEvent::NotEventfd)
     }
 

@@ -1,9 +1,10 @@
 //! Eventfds of clients, kept for interrupts.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -87,20 +88,35 @@ fn number(fdinfo: &Path, fd: impl Display) -> Option<u64> {
 /// Whether another process has the eventfd with a number. Those that cannot be looked into are none
 /// of the session's.
 fn somebody_has(eventfd: u64) -> bool {
-    let own = std::process::id();
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let others = entries.filter(|entry| {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-        pid.is_some_and(|pid| pid != own)
-    });
-    others.map(|process| process.path()).any(|process| {
-        let fds = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let has = |task: &Path| {
+        let fds = std::fs::read_dir(task.join("fd")).into_iter().flatten().flatten();
         let events = fds.filter(|fd| {
             std::fs::read_link(fd.path()).is_ok_and(|link| link.to_str() == Some(NAME))
         });
-        let fdinfo = process.join("fdinfo");
+        let fdinfo = task.join("fdinfo");
         events.into_iter().any(|fd| number(&fdinfo, fd.file_name().display()) == Some(eventfd))
+    };
+    if others().any(|process| has(&process)) {
+        return true;
+    }
+    // A thread may have descriptors of its own, and the first one, as which the process is listed, may be
+    // gone. That is rare, and there may be many threads.
+    others().any(|process| {
+        let threads = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+        let first = process.file_name().map(OsStr::to_owned);
+        threads.filter(|t| Some(t.file_name()) != first).any(|thread| has(&thread.path()))
     })
+}
+
+/// The directories of other processes.
+fn others() -> impl Iterator<Item = PathBuf> {
+    let own = std::process::id();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others = entries.filter(move |entry| {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        pid.is_some_and(|pid| pid != own)
+    });
+    others.map(|process| process.path())
 }
 
 /// Whether a descriptor can be read or written without waiting. (Its own flags are the client's.)

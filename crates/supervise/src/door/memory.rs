@@ -38,17 +38,17 @@ pub(crate) struct Mm {
 }
 
 impl Mm {
-    /// The one that a process has now.
+    /// The one that a process has now, by a thread that waits: the first one may be gone.
     ///
     /// # Errors
     /// The process is gone, or we may not look into it.
-    pub(crate) fn open(id: MmId, pid: i32) -> io::Result<Self> {
-        let mem = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
+    pub(crate) fn open(id: MmId, pid: i32, tid: i32) -> io::Result<Self> {
+        let mem = File::options().read(true).write(true).open(format!("/proc/{tid}/mem"));
         let mem = match mem {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
             mem => Some(mem?),
         };
-        Ok(Self { id, pid, mem, maps: Mutex::new(Space::of(pid)?) })
+        Ok(Self { id, pid, mem, maps: Mutex::new(Space::of(tid)?) })
     }
 
     /// Its name.
@@ -193,7 +193,8 @@ mod tests {
     use super::*;
 
     fn own() -> Mm {
-        Mm::open(MmId(0), std::process::id().cast_signed()).unwrap()
+        let pid = std::process::id().cast_signed();
+        Mm::open(MmId(0), pid, pid).unwrap()
     }
 
     #[test]
@@ -217,7 +218,8 @@ mod tests {
     #[test]
     fn the_memory_of_a_process_that_is_gone_is_gone() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let mm = Mm::open(MmId(1), child.id().cast_signed()).unwrap();
+        let pid = child.id().cast_signed();
+        let mm = Mm::open(MmId(1), pid, pid).unwrap();
         assert!(mm.is_alive());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -14,13 +14,17 @@ use std::time::{Duration, Instant};
 use iommu::MmId;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Access, AtFlags, Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::memory::Mm;
 use crate::sys::client;
 
 /// Processes remembered before the dead ones are looked for.
 const SWEEP: usize = 64;
+
+/// A descriptor of a thread, not of its process (Linux 6.9; `O_EXCL`, `pidfd_open(2)`).
+const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(0o200);
 
 /// A number is not used again so soon: some hundred processes and threads would have to be started
 /// meanwhile (the least `pid_max` is 301).
@@ -32,16 +36,19 @@ pub(crate) struct Process {
     pidfd: OwnedFd,
     /// Its `/proc/PID/task`.
     tasks: OwnedFd,
+    /// Its threads but the first, as they were met.
+    threads: Mutex<HashMap<i32, OwnedFd>>,
     mm: Mutex<Option<Arc<Mm>>>,
 }
 
 impl Process {
     fn open(tgid: i32) -> io::Result<Self> {
         let pid = Pid::from_raw(tgid).ok_or(io::ErrorKind::InvalidInput)?;
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let tasks = rustix::fs::open(format!("/proc/{tgid}/task"), flags, Mode::empty())?;
-        Ok(Self { tgid, pidfd, tasks, mm: Mutex::new(None) })
+        let threads = Mutex::default();
+        Ok(Self { tgid, pidfd, tasks, threads, mm: Mutex::new(None) })
     }
 
     /// Its number.
@@ -61,16 +68,42 @@ impl Process {
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n != 0)
     }
 
-    /// A copy of one of its descriptors. The copy shares the open file: hold it no longer than
-    /// needed.
+    /// A copy of one of the descriptors of its thread `tid`, which waits. The copy shares the open file:
+    /// hold it no longer than needed.
     ///
     /// # Errors
     /// `EBADF`: there is no such descriptor.
-    pub(crate) fn descriptor(&self, fd: i32) -> io::Result<OwnedFd> {
+    pub(crate) fn descriptor(&self, tid: i32, fd: i32) -> io::Result<OwnedFd> {
         if fd < 0 {
-            return Err(rustix::io::Errno::BADF.into());
+            return Err(Errno::BADF.into());
         }
-        Ok(rustix::process::pidfd_getfd(&self.pidfd, fd, PidfdGetfdFlags::empty())?)
+        let get = |of: &OwnedFd| pidfd_getfd(of, fd, PidfdGetfdFlags::empty());
+        if tid == self.tgid {
+            return Ok(get(&self.pidfd)?);
+        }
+        // A thread may have descriptors of its own (`unshare`), and the first one may be gone.
+        let mut threads = self.threads.lock();
+        if let Some(thread) = threads.get(&tid) {
+            match get(thread) {
+                // The number is another thread's now.
+                Err(Errno::SRCH) => {}
+                got => return Ok(got?),
+            }
+        }
+        let pid = Pid::from_raw(tid).ok_or(Errno::SRCH)?;
+        match pidfd_open(pid, PIDFD_THREAD) {
+            Ok(thread) => {
+                let got = get(&thread);
+                if threads.len() >= SWEEP {
+                    threads.clear();
+                }
+                threads.insert(tid, thread);
+                Ok(got?)
+            }
+            // Before Linux 6.9.
+            Err(Errno::INVAL) => Ok(get(&self.pidfd)?),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// `RLIMIT_MEMLOCK` in bytes.
@@ -138,11 +171,11 @@ impl Processes {
         Ok(process)
     }
 
-    /// The address space of a process, as it is now: another after an `exec`.
+    /// The address space of a process, as it is now for a thread that waits: another after an `exec`.
     ///
     /// # Errors
     /// The process is gone.
-    pub(crate) fn mm(&self, process: &Process) -> io::Result<Arc<Mm>> {
+    pub(crate) fn mm(&self, process: &Process, tid: i32) -> io::Result<Arc<Mm>> {
         let mut current = process.mm.lock();
         if let Some(mm) = &*current
             && mm.is_alive()
@@ -150,7 +183,7 @@ impl Processes {
             return Ok(Arc::clone(mm));
         }
         let id = MmId(self.next_mm.fetch_add(1, Ordering::Relaxed));
-        let mm = Arc::new(Mm::open(id, process.tgid)?);
+        let mm = Arc::new(Mm::open(id, process.tgid, tid)?);
         self.mms.write().insert(id, Arc::clone(&mm));
         *current = Some(Arc::clone(&mm));
         Ok(mm)
@@ -202,8 +235,8 @@ mod tests {
     fn one_address_space_has_one_name() {
         let processes = Processes::default();
         let process = processes.of(std::process::id().cast_signed(), || true).unwrap();
-        let mm = processes.mm(&process).unwrap();
-        assert!(Arc::ptr_eq(&mm, &processes.mm(&process).unwrap()));
+        let mm = processes.mm(&process, process.tgid).unwrap();
+        assert!(Arc::ptr_eq(&mm, &processes.mm(&process, process.tgid).unwrap()));
         assert!(processes.mm_by_id(mm.id()).is_some());
         assert!(processes.mm_by_id(MmId(77)).is_none());
     }

@@ -113,7 +113,7 @@ impl Door {
                 flags => {
                     // `MAP_SHARED_VALIDATE` has that bit too.
                     let shared = flags & libc::MAP_SHARED != 0;
-                    self.map(&process, fd, offset, size, shared)
+                    self.map(&process, notification.tid, fd, offset, size, shared)
                 }
             },
         };

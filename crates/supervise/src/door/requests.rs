@@ -1,6 +1,6 @@
 //! Requests: `ioctl` and `mmap` on containers, groups and devices, and what happens as these close.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -25,11 +25,21 @@ impl From<Object> for Target {
     }
 }
 
+/// Why there is no copy of a client's descriptor.
+pub(super) enum Missing {
+    /// There is no such descriptor, or none that may be seen.
+    None,
+    /// We have no room for one: the error.
+    Room(i32),
+}
+
 /// What a descriptor came to.
 pub(super) enum Found {
     /// None of ours: the kernel's.
     Foreign,
     Object(Object),
+    /// It cannot be looked at: an error for the client.
+    NoRoom(i32),
     /// The open itself would have failed.
     Refused(Object, Refusal),
 }
@@ -37,21 +47,40 @@ pub(super) enum Found {
 impl Door {
     /// What a descriptor of a process stands for; an open file that is met for the first time is opened
     /// now.
-    pub(super) fn find(&self, process: &Process, fd: i32) -> Found {
-        let file = match process.descriptor(fd) {
+    pub(super) fn find(&self, process: &Process, tid: i32, fd: i32) -> Found {
+        let file = match self.descriptor(process, tid, fd) {
             Ok(file) => file,
-            Err(error) => {
-                if error.kind() == std::io::ErrorKind::PermissionDenied {
-                    self.blind();
-                }
-                return Found::Foreign;
-            }
+            Err(Missing::None) => return Found::Foreign,
+            Err(Missing::Room(errno)) => return Found::NoRoom(errno),
         };
         match self.files.identify(file.as_fd()) {
             Identity::Foreign => Found::Foreign,
             Identity::Known(object) => Found::Object(object),
             Identity::New(_) => self.open(process, file.as_fd()),
         }
+    }
+
+    /// A copy of a descriptor of a client.
+    pub(super) fn descriptor(
+        &self,
+        process: &Process,
+        tid: i32,
+        fd: i32,
+    ) -> Result<OwnedFd, Missing> {
+        process.descriptor(tid, fd).map_err(|error| match error.raw_os_error() {
+            Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
+                self.watch.trouble(
+                    "softvfio has no descriptor left for a request, which was refused: it needs one for \
+                     each eventfd that a device has (raise `ulimit -n`)",
+                );
+                Missing::Room(errno)
+            }
+            Some(libc::EPERM) => {
+                self.blind();
+                Missing::None
+            }
+            _ => Missing::None,
+        })
     }
 
     /// A client's descriptors cannot be looked at: what it asks goes to the kernel, which knows nothing
@@ -116,8 +145,9 @@ impl Door {
         arg: u64,
     ) -> Option<Response> {
         self.close_closed(false);
-        let object = match self.find(process, fd) {
+        let object = match self.find(process, notification.tid, fd) {
             Found::Foreign => return Some(Response::Continue),
+            Found::NoRoom(errno) => return Some(Response::Error(errno)),
             Found::Refused(object, refusal) => {
                 let errno = refusal.errno(&self.dialect).number();
                 let number = self.next_number();
@@ -240,13 +270,16 @@ impl Door {
     pub(super) fn map(
         &self,
         process: &Process,
+        tid: i32,
         fd: i32,
         offset: u64,
         len: u64,
         shared: bool,
     ) -> Option<Response> {
-        let Found::Object(object @ Object::Device(id)) = self.find(process, fd) else {
-            return Some(Response::Continue);
+        let (object, id) = match self.find(process, tid, fd) {
+            Found::Object(object @ Object::Device(id)) => (object, id),
+            Found::NoRoom(errno) => return Some(Response::Error(errno)),
+            _ => return Some(Response::Continue),
         };
         let Some(slot) = self.slot(id) else { return Some(Response::Continue) };
         let Some(guarded) = slot.lock_within(super::caller::PATIENCE) else {

@@ -9,6 +9,7 @@ use super::Door;
 use super::caller::PATIENCE;
 use super::files::{Identity, Object};
 use super::process::Process;
+use super::requests::Missing;
 use crate::sys::client;
 use crate::sys::notify::Response;
 use crate::watch::Call;
@@ -74,7 +75,11 @@ impl Door {
         tid: i32,
         transfer: &Transfer,
     ) -> Option<Response> {
-        let Ok(file) = process.descriptor(transfer.fd) else { return Some(Response::Continue) };
+        let file = match self.descriptor(process, tid, transfer.fd) {
+            Ok(file) => file,
+            Err(Missing::None) => return Some(Response::Continue),
+            Err(Missing::Room(errno)) => return Some(Response::Error(errno)),
+        };
         let found = self.files.identify(file.as_fd());
         drop(file);
         let Identity::Known(Object::Device(id)) = found else {

@@ -20,7 +20,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, setrlimit};
 
 use super::error::Stage;
 use super::script::Script;
@@ -42,6 +42,8 @@ pub(super) struct Prepared {
     pub(super) exec: Exec,
     /// Signals that the program is to start with at their default, though ignored here.
     pub(super) reset: Vec<c_int>,
+    /// The limit on descriptors that the program is to start with, where it is not ours.
+    pub(super) descriptors: Option<Rlimit>,
     /// The program's standard input, output and error, where they are not ours.
     pub(super) stdio: [Option<OwnedFd>; 3],
     /// The supervisor's ends of the pipes, to be closed.
@@ -242,6 +244,9 @@ fn client(
     })();
     match result {
         Ok(()) => {
+            if let Some(limit) = prepared.descriptors.take() {
+                let _ = setrlimit(Resource::Nofile, limit);
+            }
             SignalMask::none().set();
             let errno = prepared.exec.exec();
             block_signals();

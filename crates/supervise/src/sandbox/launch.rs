@@ -11,6 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use super::additions::{Facts, additions};
+use super::descriptors::limit_before;
 use super::error::{LaunchError, Stage};
 use super::filter::{self, Filter};
 use super::init::{self, Ends, Message, Prepared};
@@ -146,6 +147,7 @@ impl<'a> Launch<'a> {
             filter: filter::program(self.filter),
             exec: self.exec()?,
             reset,
+            descriptors: limit_before(),
             foreign,
         })
     }

@@ -26,6 +26,7 @@
 //! ```
 
 mod additions;
+mod descriptors;
 mod doctor;
 mod error;
 mod filter;
@@ -40,6 +41,7 @@ mod signals;
 mod times;
 mod tree;
 
+pub use descriptors::raise_descriptor_limit;
 pub use doctor::{Check, Verdict, doctor};
 pub use error::LaunchError;
 pub use filter::{ARCH_I386, ARCH_X86_64, Call, Filter, classify};

@@ -15,6 +15,8 @@ pub(super) fn run(role: &str) -> Option<()> {
         "hot reset" => hot_reset(),
         "unmask" => unmask(),
         "two disks" => two_disks(),
+        "many eventfds" => assert_eq!(many_eventfds(), 0),
+        "too many eventfds" => assert_eq!(many_eventfds(), -i64::from(libc::EBADF)),
         _ => return None,
     }
     Some(())
@@ -54,6 +56,34 @@ fn intx(device: RawFd, action: u32, fd: RawFd) -> i64 {
     const DATA_EVENTFD: u32 = 4;
     let set = [24, DATA_EVENTFD | action, 0, 0, 1, fd as u32];
     raw::request(device, raw::SET_IRQS, set.as_ptr() as u64)
+}
+
+/// While one that unmasks is open there is no other.
+pub(super) fn two_unmasks(device: RawFd) {
+    let [first, second] = [eventfd(), eventfd()];
+    assert_eq!(intx(device, 32, eventfd()), 0);
+    assert_eq!(intx(device, 16, first), 0);
+    assert_eq!(intx(device, 16, second), -i64::from(libc::EBUSY));
+    raw::close(first);
+    assert_eq!(intx(device, 16, second), 0);
+}
+
+/// An eventfd for each vector of nvme: what comes of setting them.
+fn many_eventfds() -> i64 {
+    const VECTORS: u32 = 65;
+    // As the supervisor's was before it was raised.
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    assert_eq!(limit.rlim_cur, super::FEW_DESCRIPTORS);
+    limit.rlim_cur = limit.rlim_max;
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    let vfio = Vfio::open();
+    let mut set = vec![20 + 4 * VECTORS, 4 | 32, 2, 0, VECTORS];
+    set.extend((0..VECTORS).map(|_| eventfd() as u32));
+    let answer = raw::request(vfio.nvme, raw::SET_IRQS, set.as_ptr() as u64);
+    // What failed left nothing behind.
+    assert_eq!(raw::device_info(vfio.nvme), 0);
+    answer
 }
 
 /// QEMU closes it and sets another when it changes how interrupts reach its guest.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use softvfio_supervise::client::{self, inquiry};
 use softvfio_supervise::kinds::DeviceSpec;
-use softvfio_supervise::sandbox::LaunchError;
+use softvfio_supervise::sandbox::{LaunchError, raise_descriptor_limit};
 use softvfio_supervise::session::{DEFAULT_HOST, Program, Session, SessionError};
 use softvfio_supervise::watch::Watch;
 
@@ -38,12 +38,16 @@ const ROLE: &str = "SOFTVFIO_E2E_ROLE";
 const DEVICES: &str = "SOFTVFIO_E2E_DEVICES";
 const HOST: &str = "SOFTVFIO_E2E_HOST";
 const CLIENT: &str = "SOFTVFIO_E2E_CLIENT";
+/// The supervisor has few descriptors; `raised`: as many as it can have.
+const FEW: &str = "SOFTVFIO_E2E_FEW";
 /// What libtest needs to become a process with a role.
 const ARGS: [&str; 4] = ["role", "--exact", "--nocapture", "--test-threads=1"];
 /// The supervisor's exit code where no session can be had.
 const CANNOT: i32 = 77;
 /// The line with which a client says that it is at work.
 const READY: &str = "READY";
+
+const FEW_DESCRIPTORS: u64 = 60;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// edu by `pread` and `pwrite`.
@@ -113,6 +117,14 @@ impl Watch for Troubles {
 
 fn supervise() -> i32 {
     let [devices, client] = [DEVICES, CLIENT].map(|name| std::env::var(name).unwrap());
+    if let Ok(few) = std::env::var(FEW) {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = Rlimit { current: Some(FEW_DESCRIPTORS), ..getrlimit(Resource::Nofile) };
+        setrlimit(Resource::Nofile, limit).unwrap();
+        if few == "raised" {
+            raise_descriptor_limit();
+        }
+    }
     let mut session = Session::new().watch(Arc::new(Troubles));
     if let Ok(host) = std::env::var(HOST) {
         // A GICv2m does not isolate interrupts.
@@ -335,6 +347,31 @@ fn nothing_outlives_a_supervisor_that_is_killed() {
             running.child.kill().unwrap();
             running.child.wait().unwrap();
             place.nothing_left();
+        }
+    }
+}
+
+#[test]
+fn a_process_whose_first_thread_is_gone_and_a_thread_with_its_own_descriptors() {
+    for devices in [PLAIN, "edu nvme,size=16M"] {
+        succeeds(devices, "leader gone");
+        succeeds(devices, "own table");
+    }
+}
+
+#[test]
+fn a_supervisor_has_more_descriptors_than_its_client_or_says_that_they_are_too_few() {
+    let place = Place::new("few");
+    for user in users() {
+        for (few, client) in [("raised", "many eventfds"), ("kept", "too many eventfds")] {
+            let finished = place.run(session(&place, *user, PLAIN, client).env(FEW, few), LIMIT);
+            if finished.status.code() == Some(CANNOT) {
+                skip(&finished.stderr);
+                continue;
+            }
+            let finished = finished.success();
+            let told = finished.stderr.contains("no descriptor left");
+            assert_eq!(told, few == "kept", "{}", finished.stderr);
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) fn run(role: &str) -> Option<()> {
         "last close" => last_close(),
         "reopen" => reopen(),
         "bad descriptors" => bad_descriptors(),
+        "leader gone" => leader_gone(),
+        "own table" => own_table(),
         _ => return None,
     }
     Some(())
@@ -86,6 +88,71 @@ fn threads() {
             wait(child(|| use_container(vfio.container, (100 + n) << 20)));
         }
     });
+    vfio.close();
+}
+
+/// Whether descriptors of a thread can be told from its process' (Linux 6.9).
+fn threads_have_descriptors() -> bool {
+    let own = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), libc::O_EXCL) };
+    if own < 0 {
+        println!("skipped: no pidfd of a thread: {}", std::io::Error::last_os_error());
+    } else {
+        raw::close(own as RawFd);
+    }
+    own >= 0
+}
+
+/// The first thread ends, the others go on.
+fn leader_gone() {
+    if !threads_have_descriptors() {
+        return;
+    }
+    wait(child(|| {
+        let vfio = Vfio::open();
+        std::thread::spawn(move || {
+            let state = || std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+            while !state().contains(") Z ") {
+                std::thread::yield_now();
+            }
+            let result = std::panic::catch_unwind(|| {
+                use_container(vfio.container, 0x10_0000);
+                assert_eq!(raw::device_info(vfio.edu), 0);
+                let edu = EduRegisters::new(vfio.edu);
+                let memory = raw::memory(PAGE, libc::MAP_PRIVATE);
+                assert_eq!(raw::map(vfio.container, memory, 0x10_0000, PAGE as u64), 0);
+                unsafe { memory.write_bytes(0x5a, 64) };
+                edu.fetch(0x10_0000, 64);
+                edu.store(0x10_0100, 64);
+                let copy = unsafe { std::slice::from_raw_parts(memory.add(0x100), 64) };
+                assert_eq!(copy, [0x5a; 64]);
+                super::hardware::two_unmasks(vfio.edu);
+            });
+            unsafe { libc::_exit(i32::from(result.is_err())) }
+        });
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }));
+}
+
+/// A thread that shares its memory, but not its descriptors.
+fn own_table() {
+    if !threads_have_descriptors() {
+        return;
+    }
+    let vfio = Vfio::open();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+            let moved = unsafe { libc::fcntl(vfio.container, libc::F_DUPFD_CLOEXEC, 100) };
+            let null = raw::open("/dev/null");
+            assert_eq!(unsafe { libc::dup2(null, vfio.container) }, vfio.container);
+            use_container(moved, 0x10_0000);
+            assert_eq!(raw::request(vfio.container, raw::API_VERSION, 0), -i64::from(libc::ENOTTY));
+            super::hardware::two_unmasks(vfio.edu);
+            raw::close(moved);
+        });
+        thread.join().unwrap();
+    });
+    use_container(vfio.container, 0x10_0000);
     vfio.close();
 }
 
