@@ -14,7 +14,7 @@ use supervise::control::ControlSocket;
 use supervise::kinds::{self, COMMON_KEYS, DeviceSpec, KINDS};
 use supervise::record::{Recorded, Recorder};
 use supervise::report::{Report, own_memlock};
-use supervise::sandbox::{Signals, raise_descriptor_limit};
+use supervise::sandbox::{Signals, raise_limits};
 use supervise::session::{Program, Session};
 use supervise::show::Show;
 use vfio::Abi;
@@ -137,7 +137,7 @@ impl Run {
     fn session(&self) -> Result<Report, String> {
         let missing = "a program is missing: softvfio run [OPTIONS] -- PROGRAM [ARGUMENTS]";
         let (command, args) = self.program.split_first().ok_or(missing)?;
-        raise_descriptor_limit();
+        raise_limits();
         let mut ready = self.machine()?.place().map_err(|error| error.to_string())?;
         let cannot = |path: &PathBuf| {
             let path = input::shown(path.as_os_str());

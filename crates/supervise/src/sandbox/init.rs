@@ -20,9 +20,10 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, setrlimit};
+use rustix::process::{Pid, Signal, WaitOptions, setrlimit};
 
 use super::error::Stage;
+use super::limits::Limits;
 use super::script::Script;
 use crate::sys::filter::{Instruction, install};
 use crate::sys::process::{
@@ -42,8 +43,8 @@ pub(super) struct Prepared {
     pub(super) exec: Exec,
     /// Signals that the program is to start with at their default, though ignored here.
     pub(super) reset: Vec<c_int>,
-    /// The limit on descriptors that the program is to start with, where it is not ours.
-    pub(super) descriptors: Option<Rlimit>,
+    /// Limits that the program is to start with, where they are not ours.
+    pub(super) limits: Limits,
     /// The program's standard input, output and error, where they are not ours.
     pub(super) stdio: [Option<OwnedFd>; 3],
     /// The supervisor's ends of the pipes, to be closed.
@@ -244,8 +245,8 @@ fn client(
     })();
     match result {
         Ok(()) => {
-            if let Some(limit) = prepared.descriptors.take() {
-                let _ = setrlimit(Resource::Nofile, limit);
+            for (resource, limit) in prepared.limits.into_iter().flatten() {
+                let _ = setrlimit(resource, limit);
             }
             SignalMask::none().set();
             let errno = prepared.exec.exec();

@@ -11,10 +11,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use super::additions::{Facts, additions};
-use super::descriptors::limit_before;
 use super::error::{LaunchError, Stage};
 use super::filter::{self, Filter};
 use super::init::{self, Ends, Message, Prepared};
+use super::limits::limits_before;
 use super::overlay::{Host, PlanError, ThisHost, plan};
 use super::processes::{Launched, Process, Processes};
 use super::signals::Signals;
@@ -147,7 +147,7 @@ impl<'a> Launch<'a> {
             filter: filter::program(self.filter),
             exec: self.exec()?,
             reset,
-            descriptors: limit_before(),
+            limits: limits_before(),
             foreign,
         })
     }

@@ -26,13 +26,13 @@
 //! ```
 
 mod additions;
-mod descriptors;
 mod doctor;
 mod error;
 mod filter;
 mod host;
 mod init;
 mod launch;
+mod limits;
 mod overlay;
 mod processes;
 mod script;
@@ -41,11 +41,11 @@ mod signals;
 mod times;
 mod tree;
 
-pub use descriptors::raise_descriptor_limit;
 pub use doctor::{Check, Verdict, doctor};
 pub use error::LaunchError;
 pub use filter::{ARCH_I386, ARCH_X86_64, Call, Filter, classify};
 pub use launch::Launch;
+pub use limits::raise_limits;
 pub(crate) use processes::Killer;
 pub use processes::{Launched, Process, Processes};
 pub(crate) use signals::Arrived;

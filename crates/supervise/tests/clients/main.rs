@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use softvfio_supervise::client::{self, inquiry};
 use softvfio_supervise::kinds::DeviceSpec;
-use softvfio_supervise::sandbox::{LaunchError, raise_descriptor_limit};
+use softvfio_supervise::sandbox::{LaunchError, raise_limits};
 use softvfio_supervise::session::{DEFAULT_HOST, Program, Session, SessionError};
 use softvfio_supervise::watch::Watch;
 
@@ -38,7 +38,7 @@ const ROLE: &str = "SOFTVFIO_E2E_ROLE";
 const DEVICES: &str = "SOFTVFIO_E2E_DEVICES";
 const HOST: &str = "SOFTVFIO_E2E_HOST";
 const CLIENT: &str = "SOFTVFIO_E2E_CLIENT";
-/// The supervisor has few descriptors; `raised`: as many as it can have.
+/// The supervisor has few descriptors; `raised`: as many as it can have, and files of any size.
 const FEW: &str = "SOFTVFIO_E2E_FEW";
 /// What libtest needs to become a process with a role.
 const ARGS: [&str; 4] = ["role", "--exact", "--nocapture", "--test-threads=1"];
@@ -48,6 +48,8 @@ const CANNOT: i32 = 77;
 const READY: &str = "READY";
 
 const FEW_DESCRIPTORS: u64 = 60;
+/// Of files.
+const FEW_BYTES: u64 = 1 << 20;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// edu by `pread` and `pwrite`.
@@ -122,7 +124,9 @@ fn supervise() -> i32 {
         let limit = Rlimit { current: Some(FEW_DESCRIPTORS), ..getrlimit(Resource::Nofile) };
         setrlimit(Resource::Nofile, limit).unwrap();
         if few == "raised" {
-            raise_descriptor_limit();
+            let limit = Rlimit { current: Some(FEW_BYTES), ..getrlimit(Resource::Fsize) };
+            setrlimit(Resource::Fsize, limit).unwrap();
+            raise_limits();
         }
     }
     let mut session = Session::new().watch(Arc::new(Troubles));
@@ -360,7 +364,7 @@ fn a_process_whose_first_thread_is_gone_and_a_thread_with_its_own_descriptors() 
 }
 
 #[test]
-fn a_supervisor_has_more_descriptors_than_its_client_or_says_that_they_are_too_few() {
+fn a_supervisor_has_other_limits_than_its_client_or_says_that_they_are_too_few() {
     let place = Place::new("few");
     for user in users() {
         for (few, client) in [("raised", "many eventfds"), ("kept", "too many eventfds")] {
