@@ -19,7 +19,7 @@ const PAUSES: [(Duration, Duration); 4] = [
 
 /// How long a client runs after a store before the device begins with what that started: programs
 /// count on having a moment, as hardware gives it to them.
-const MOMENT: Duration = Duration::from_micros(15);
+const MOMENT: Duration = Duration::from_micros(60);
 /// A client that waits for something has had its moment; one that waits for a processor has not.
 const LOOK: Duration = Duration::from_micros(200);
 /// The device begins after this time by the clock, whatever the client does.
