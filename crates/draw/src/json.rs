@@ -7,7 +7,7 @@ use iommu::IovaRange;
 use serde_json::{Value, json};
 
 use crate::film::Film;
-use crate::scene::{Area, Column, Kind, Mark, MarkKind, Scene};
+use crate::scene::{Area, Column, Mark, MarkKind, Scene};
 use crate::story::{Life, Story};
 
 const FORMAT: &str = "softvfio-scene/1";
@@ -148,30 +148,16 @@ fn ranges(ranges: &[IovaRange]) -> Value {
 
 fn area_json(area: &Area) -> Value {
     json!({
-        "first": hex(area.range.first()), "last": hex(area.range.last()), "kind": word(area.kind),
+        "first": hex(area.range.first()), "last": hex(area.range.last()), "kind": area.kind.word(),
         "name": area.name, "note": area.note,
     })
 }
 
 fn life_json(story: &Story, life: &Life) -> Value {
     json!({
-        "first": hex(life.range.first()), "last": hex(life.range.last()), "kind": word(life.kind),
+        "first": hex(life.range.first()), "last": hex(life.range.last()), "kind": life.kind.word(),
         "name": story.name(life),
     })
-}
-
-/// What JSON calls a kind.
-const fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Ram => "ram",
-        Kind::Bar => "bar",
-        Kind::Mapping => "mapping",
-        Kind::Window => "window",
-        Kind::Doorbell => "doorbell",
-        Kind::Msi => "msi",
-        Kind::Reserved => "reserved",
-        Kind::Relaxable => "direct-relaxable",
-    }
 }
 
 const fn mark_word(kind: MarkKind) -> &'static str {

@@ -44,6 +44,20 @@ impl Kind {
         Self::Relaxable,
     ];
 
+    /// What JSON calls it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Ram => "ram",
+            Self::Bar => "bar",
+            Self::Mapping => "mapping",
+            Self::Window => "window",
+            Self::Doorbell => "doorbell",
+            Self::Msi => "msi",
+            Self::Reserved => "reserved",
+            Self::Relaxable => "direct-relaxable",
+        }
+    }
+
     /// What a legend calls it.
     #[must_use]
     pub const fn legend(self) -> &'static str {

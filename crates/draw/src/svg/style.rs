@@ -8,14 +8,8 @@ use crate::scene::Kind;
 /// The class of a kind.
 pub(super) const fn class(kind: Kind) -> &'static str {
     match kind {
-        Kind::Ram => "ram",
-        Kind::Bar => "bar",
-        Kind::Mapping => "mapping",
-        Kind::Window => "window",
-        Kind::Doorbell => "doorbell",
-        Kind::Msi => "msi",
-        Kind::Reserved => "reserved",
         Kind::Relaxable => "relaxable",
+        other => other.word(),
     }
 }
 

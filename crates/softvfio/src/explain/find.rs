@@ -163,7 +163,7 @@ fn replay<R: BufRead>(
         if this {
             let order = session.order(&outcome);
             chosen = Some(Case {
-                file: name.to_owned(),
+                file: name.clone(),
                 typed: wanted == Wanted::Asked,
                 order,
                 container: session.container_of(&outcome),
