@@ -37,10 +37,7 @@ impl Ioat {
         if self.channel.untold && self.channel.command == 0 {
             self.tell_halt(bus);
         }
-        if let Some(how) = self.channel.settle() {
-            if how == Stop::Reset {
-                self.stats.resets = self.stats.resets.saturating_add(1);
-            }
+        if self.settle() {
             self.changed();
             // A state is shown before anything follows from it.
             return self.channel.left() != 0;
@@ -61,6 +58,15 @@ impl Ioat {
         }
         self.changed();
         self.channel.left() != 0 || self.channel.untold
+    }
+
+    /// Does the command to stop that waits; whether there was one.
+    pub(super) const fn settle(&mut self) -> bool {
+        let how = self.channel.settle();
+        if matches!(how, Some(Stop::Reset)) {
+            self.stats.resets = self.stats.resets.saturating_add(1);
+        }
+        how.is_some()
     }
 
     /// Does descriptors until the budget is used. `complete`: some wanted a completion record;

@@ -120,7 +120,8 @@ impl Ioat {
         }
     }
 
-    /// A command; the strongest of several counts. What is not done at once is done in `run`.
+    /// A command; the strongest of several counts. While registers are polled, what stops the channel
+    /// is done in `run`; otherwise at once, for software that looks a few times only.
     fn command(&mut self, bits: u8) {
         let channel = &mut self.channel;
         match bits {
@@ -129,6 +130,9 @@ impl Ioat {
             _ if bits & command::SUSPEND != 0 => channel.stop(Stop::Suspend, command::SUSPEND),
             _ if bits & command::RESUME != 0 => channel.resume(),
             _ => return,
+        }
+        if !self.options.polled {
+            self.settle();
         }
         self.changed();
     }

@@ -62,6 +62,25 @@ fn the_ring_goes_round_and_fetches_in_batches() {
     }
 }
 
+/// DPDK looks at most 200 times for the state after a command: on a busy machine the device's thread
+/// may not have run by then.
+#[test]
+fn commands_to_stop_are_done_at_once_where_registers_trap() {
+    let mut rig = Rig::new(IoatConfig { polled: false, ..IoatConfig::default() });
+    rig.start();
+    rig.copy(0, DST, 8);
+    rig.submit();
+    let state = |rig: &mut Rig| (rig.read(0x84, 1), rig.read(0x88, 8) & 7);
+    assert_eq!(state(&mut rig), (0, HALTED));
+    rig.write(0x84, 1, 0x20);
+    assert_eq!((state(&mut rig), rig.read(0xa8, 4)), ((0, HALTED), 0));
+    rig.write(0x90, 8, RING);
+    assert_eq!(state(&mut rig), (0, ARMED));
+    rig.write(0x84, 1, 0x04);
+    assert_eq!(state(&mut rig), (0, 2));
+    assert_eq!((rig.ioat.stats().resets, rig.run()), (2, 0));
+}
+
 /// An error in a burst, as DPDK's test of completion status provokes it.
 #[test]
 fn an_error_halts_and_recovery_goes_on() {

@@ -4,9 +4,8 @@ use vfio::DeviceId;
 use vfio::device::Mmio;
 
 use super::files::Kind;
-use super::slot::{BAR0_BASE, Store};
+use super::slot::{BAR0_BASE, Guarded};
 use super::{Door, caller};
-use crate::sys::client;
 
 /// Bytes of a region in a device's file.
 const REGION: u64 = 1 << 40;
@@ -22,20 +21,29 @@ impl Door {
 
     /// A load at `offset` of a device's file; `None` when nobody answers.
     pub(crate) fn load(&self, id: DeviceId, offset: u64, data: &mut [u8]) -> Option<()> {
-        self.access_bar(id, offset, Mmio::Read(data))
+        self.access_bar(id, offset, Mmio::Read(data), |_| {})
     }
 
     /// A store of a thread, likewise. What it starts goes on beside the client, not before it.
     pub(crate) fn store(&self, tid: i32, id: DeviceId, offset: u64, data: &[u8]) -> Option<()> {
-        let done = self.access_bar(id, offset, Mmio::Write(data));
-        let process = self.processes.of(tid, || true).ok();
-        let pid = process.map(|process| process.tgid());
-        let store = pid.and_then(|pid| Some(Store { tid, pid, ran: client::cpu_time(pid)? }));
-        self.slot(id)?.kick_after(store);
+        let pid = self.processes.of(tid, || true).ok().map(|process| process.tgid());
+        let done = self.access_bar(id, offset, Mmio::Write(data), |guarded| {
+            if let Some(pid) = pid {
+                guarded.stored(pid, tid);
+            }
+        });
+        self.slot(id)?.kick();
         done
     }
 
-    fn access_bar(&self, id: DeviceId, offset: u64, access: Mmio<'_>) -> Option<()> {
+    /// An access, and what else is to happen before anybody has the device.
+    fn access_bar(
+        &self,
+        id: DeviceId,
+        offset: u64,
+        access: Mmio<'_>,
+        then: impl FnOnce(&mut Guarded),
+    ) -> Option<()> {
         let slot = self.slot(id)?;
         let bar = match offset / REGION {
             region if region == BAR0_BASE / REGION => 0,
@@ -48,6 +56,7 @@ impl Door {
         let done = self.on_hardware(slot, &mut guarded, |guarded, up| {
             guarded.device.mmio(up, bar, offset % REGION, access)
         });
+        then(&mut guarded);
         done.ok()
     }
 

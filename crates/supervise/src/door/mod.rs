@@ -19,6 +19,7 @@ mod events;
 mod files;
 mod memory;
 mod mmio;
+mod moment;
 mod process;
 mod receive;
 mod removal;

@@ -15,6 +15,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use vfio::DeviceId;
 use vfio::device::{Device, Mmio, Upstream};
 
+use super::moment::Moment;
 use crate::sys::shared::SharedWords;
 
 /// Where BAR 0 begins in a device's file: every position that matters is then beyond 2^40, where the
@@ -90,19 +91,20 @@ impl Page {
     }
 }
 
-/// A store to registers that trap, whose thread goes on now.
-pub(crate) struct Store {
-    pub(crate) tid: i32,
-    pub(crate) pid: i32,
-    /// The time that the process had run on processors.
-    pub(crate) ran: Duration,
-}
-
 /// What the device's lock guards.
 pub(crate) struct Guarded {
     pub(crate) device: Device,
     /// [`pci::Device::polled_changes`] as of the last time the pages were brought up to date.
     shown: Option<u64>,
+    /// What the device owes a client before it begins with what the last stores started.
+    moment: Option<Moment>,
+}
+
+impl Guarded {
+    /// A thread stored to registers that trap, and goes on when this lock is free.
+    pub(crate) fn stored(&mut self, pid: i32, tid: i32) {
+        self.moment = Moment::after(self.moment, pid, tid);
+    }
 }
 
 /// A device and its file.
@@ -116,7 +118,6 @@ pub(crate) struct Slot {
     /// Counts reasons to look at the device.
     kicks: Mutex<u64>,
     kicked: Condvar,
-    stored: Mutex<Option<Store>>,
     open: AtomicBool,
 }
 
@@ -143,11 +144,10 @@ impl Slot {
             name,
             mode,
             file,
-            guarded: Mutex::new(Guarded { device, shown: None }),
+            guarded: Mutex::new(Guarded { device, shown: None, moment: None }),
             pages,
             kicks: Mutex::new(0),
             kicked: Condvar::new(),
-            stored: Mutex::new(None),
             open: AtomicBool::new(false),
         };
         slot.show(&mut slot.lock());
@@ -170,6 +170,19 @@ impl Slot {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Guarded> {
         self.guarded.lock()
+    }
+
+    /// The same, for the device to begin something: after the moment that its clients have.
+    pub(crate) fn lock_after_moment(&self) -> MutexGuard<'_, Guarded> {
+        let mut guarded = self.lock();
+        while let Some(moment) = guarded.moment {
+            MutexGuard::unlocked(&mut guarded, || moment.wait());
+            // A store meanwhile begins another one.
+            if guarded.moment == Some(moment) {
+                guarded.moment = None;
+            }
+        }
+        guarded
     }
 
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Guarded>> {
@@ -253,17 +266,6 @@ impl Slot {
     pub(crate) fn kick(&self) {
         *self.kicks.lock() += 1;
         self.kicked.notify_all();
-    }
-
-    /// The same, after a store to registers that trap.
-    pub(crate) fn kick_after(&self, store: Option<Store>) {
-        *self.stored.lock() = store;
-        self.kick();
-    }
-
-    /// The last store that [`kick_after`](Self::kick_after) told of.
-    pub(crate) fn take_stored(&self) -> Option<Store> {
-        self.stored.lock().take()
     }
 
     /// The kicks so far.

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Door;
-use super::slot::{Slot, Store};
-use crate::sys::client;
+use super::slot::Slot;
 
 /// After the last change, registers are watched without a pause for this long.
 const SPIN: Duration = Duration::from_micros(100);
@@ -16,26 +15,6 @@ const PAUSES: [(Duration, Duration); 4] = [
     (Duration::from_secs(1), Duration::from_micros(500)),
     (Duration::MAX, Duration::from_millis(3)),
 ];
-
-/// How long a client runs after a store before the device begins with what that started: programs
-/// count on having a moment, as hardware gives it to them.
-const MOMENT: Duration = Duration::from_micros(60);
-/// A client that waits for something has had its moment; one that waits for a processor has not.
-const LOOK: Duration = Duration::from_micros(200);
-/// The device begins after this time by the clock, whatever the client does.
-const AT_MOST: Duration = Duration::from_millis(200);
-
-fn let_go_on(store: &Store) {
-    let start = Instant::now();
-    while let Some(now) = client::cpu_time(store.pid) {
-        let (ran, waited) = (now.saturating_sub(store.ran), start.elapsed());
-        let rests = || waited > LOOK && !ran.is_zero() && client::state(store.tid) != Some('R');
-        if ran >= MOMENT || waited >= AT_MOST || rests() {
-            return;
-        }
-        std::thread::sleep(Duration::from_micros(10));
-    }
-}
 
 impl Door {
     /// Runs device number `n` until the session is over.
@@ -52,10 +31,7 @@ impl Door {
             let kicked = slot.kicks();
             if kicked != kicks || slot.was_written() {
                 kicks = kicked;
-                if let Some(store) = slot.take_stored() {
-                    let_go_on(&store);
-                }
-                let mut guarded = slot.lock();
+                let mut guarded = slot.lock_after_moment();
                 let mut more = true;
                 while more && !self.stopped() {
                     more = self.on_hardware(slot, &mut guarded, |guarded, up| {

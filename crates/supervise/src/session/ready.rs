@@ -22,7 +22,7 @@ pub struct Ready {
     pub(super) control: Control,
     pub(super) placed: Placed,
     pub(super) system: System,
-    pub(super) slots: Vec<door::Slot>,
+    pub(crate) slots: Vec<door::Slot>,
     pub(super) tree: Tree,
     pub(super) watch: Vec<Arc<dyn Watch>>,
     pub(super) memlock: Option<u64>,
