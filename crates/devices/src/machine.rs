@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::any::Any;
+use core::cell::RefCell;
 
 use pci::{Aborted, DmaBus};
 
@@ -17,7 +18,7 @@ pub(crate) struct Machine {
     pub(crate) interrupts: Vec<u32>,
     pub(crate) reads: Vec<(u64, usize)>,
     pub(crate) writes: Vec<(u64, usize)>,
-    /// How many bytes of a source it can write at once.
+    /// How many bytes of a transfer it can make without a buffer, from or to a `RefCell<Vec<u8>>`.
     pub(crate) mapped: usize,
     /// The device's pin, where it has one.
     pub(crate) line: Option<bool>,
@@ -70,11 +71,24 @@ impl DmaBus for Machine {
     }
 
     fn write_mapped(&mut self, addr: u64, source: &dyn Any, offset: u64, len: usize) -> usize {
-        let (Some(source), now) = (source.downcast_ref::<Vec<u8>>(), len.min(self.mapped)) else {
+        let now = len.min(self.mapped);
+        let (Some(source), Some(memory)) =
+            (source.downcast_ref::<RefCell<Vec<u8>>>(), self.at(addr, now))
+        else {
             return 0;
         };
-        let Some(memory) = self.at(addr, now) else { return 0 };
-        memory.copy_from_slice(&source[offset as usize..][..now]);
+        memory.copy_from_slice(&source.borrow()[offset as usize..][..now]);
+        now
+    }
+
+    fn read_mapped(&mut self, addr: u64, target: &dyn Any, offset: u64, len: usize) -> usize {
+        let now = len.min(self.mapped);
+        let (Some(target), Some(memory)) =
+            (target.downcast_ref::<RefCell<Vec<u8>>>(), self.at(addr, now))
+        else {
+            return 0;
+        };
+        target.borrow_mut()[offset as usize..][..now].copy_from_slice(memory);
         now
     }
 

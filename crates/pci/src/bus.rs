@@ -38,6 +38,15 @@ pub trait DmaBus {
         0
     }
 
+    /// The same the other way: reads `len` bytes at bus address `addr` to where they belong in
+    /// `target`, from `offset` on.
+    ///
+    /// The answer is how many bytes from the first on were read; `target` may then hold anything
+    /// in the rest of the range, of which nothing was reported.
+    fn read_mapped(&mut self, _addr: u64, _target: &dyn Any, _offset: u64, _len: usize) -> usize {
+        0
+    }
+
     /// Drives the function's INTx line: `true` asserts it. A function says here what it wants,
     /// also while the command register disables INTx; whoever owns the wire heeds that bit.
     fn set_intx(&mut self, asserted: bool);

@@ -41,6 +41,10 @@ impl DmaBus for MasterGate<'_> {
         if self.open { self.bus.write_mapped(addr, source, offset, len) } else { 0 }
     }
 
+    fn read_mapped(&mut self, addr: u64, target: &dyn Any, offset: u64, len: usize) -> usize {
+        if self.open { self.bus.read_mapped(addr, target, offset, len) } else { 0 }
+    }
+
     fn set_intx(&mut self, asserted: bool) {
         self.bus.set_intx(asserted);
     }
@@ -77,6 +81,10 @@ mod tests {
             len
         }
 
+        fn read_mapped(&mut self, _: u64, _: &dyn Any, _: u64, len: usize) -> usize {
+            len
+        }
+
         fn set_intx(&mut self, _asserted: bool) {}
 
         fn not_master(&mut self, _addr: u64, _write: bool) {
@@ -92,12 +100,13 @@ mod tests {
         let mut gate = MasterGate::new(&mut bus, &config);
         assert_eq!((gate.read(0, &mut data), data), (Err(Aborted), [0, 0]));
         assert_eq!(gate.write(0, &data), Err(Aborted));
-        assert_eq!(gate.write_mapped(0, &(), 0, 7), 0);
+        assert_eq!((gate.write_mapped(0, &(), 0, 7), gate.read_mapped(0, &(), 0, 7)), (0, 0));
         assert_eq!((bus.stopped, bus.written), (2, 0));
         config.set_u16(crate::regs::COMMAND, Command::MASTER.bits());
         let mut gate = MasterGate::new(&mut bus, &config);
         assert_eq!((gate.read(0, &mut data), data), (Ok(()), [1, 1]));
         assert_eq!((gate.write(0, &data), gate.write_mapped(0, &(), 0, 7)), (Ok(()), 7));
+        assert_eq!(gate.read_mapped(0, &(), 0, 7), 7);
         assert_eq!(bus.written, 2);
     }
 }

@@ -76,6 +76,18 @@ pub trait Platform {
         false
     }
 
+    /// Copies `len` bytes of pinned client memory to where they belong in `target`, from `offset` on;
+    /// whether it did. Otherwise what `target` has there is anything.
+    fn dma_read_mapped(
+        &mut self,
+        _at: Backing,
+        _target: &dyn core::any::Any,
+        _offset: u64,
+        _len: usize,
+    ) -> bool {
+        false
+    }
+
     /// Adds 1 to an eventfd.
     fn signal(&mut self, event: EventId);
 

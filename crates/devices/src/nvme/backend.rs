@@ -51,8 +51,9 @@ pub trait Backend: Send {
         false
     }
 
-    /// All its bytes as something that the machine may be able to write from on its own
-    /// ([`pci::DmaBus::write_mapped`]).
+    /// All its bytes as something that the machine may be able to write from, and unless it is
+    /// [`read_only`](Self::read_only) to read to, on its own ([`pci::DmaBus::write_mapped`],
+    /// [`pci::DmaBus::read_mapped`]). Bytes that went there are written.
     fn mapped(&self) -> Option<&dyn Any> {
         None
     }

@@ -1,7 +1,6 @@
 //! I/O commands: the NVM command set (NVM Express 1.4, chapter 6).
 
 use alloc::vec::Vec;
-use core::any::Any;
 
 use pci::DmaBus;
 
@@ -108,7 +107,11 @@ impl Nvme {
         let (offset, len) = self.transfer(command, bus)?;
         NvmeStats::add(moved, len as u64);
         let backend = &mut find(&mut self.namespaces, command.nsid)?.backend;
-        let done = backend.mapped().map_or(0, |m| scatter_mapped(&self.segments, m, offset, bus));
+        let done = backend.mapped().map_or(0, |source| {
+            directly(&self.segments, 1, |addr, done, len| {
+                bus.write_mapped(addr, source, offset.saturating_add(done), len)
+            })
+        });
         if done < len {
             let data = self.data.first(len.saturating_sub(done));
             let offset = offset.saturating_add(done as u64);
@@ -131,10 +134,20 @@ impl Nvme {
         self.writable(command.nsid)?;
         let (offset, len) = self.transfer(command, bus)?;
         NvmeStats::add(moved, len as u64);
-        let data = self.data.first(len);
-        gather(&self.segments, data, bus)?;
+        // Software may die at any time. A block that lies in one page is written as a whole or not.
+        let block = 1 << self.block_size.shift();
         let backend = &mut find(&mut self.namespaces, command.nsid)?.backend;
-        backend.write(offset, data).map_err(|_| Status::WRITE_FAULT)?;
+        let done = backend.mapped().map_or(0, |target| {
+            directly(&self.segments, block, |addr, done, len| {
+                bus.read_mapped(addr, target, offset.saturating_add(done), len)
+            })
+        });
+        if done < len {
+            let data = self.data.first(len.saturating_sub(done));
+            gather(behind(&self.segments, done), data, bus)?;
+            let offset = offset.saturating_add(done as u64);
+            backend.write(offset, data).map_err(|_| Status::WRITE_FAULT)?;
+        }
         if durable {
             backend.flush().map_err(|_| Status::WRITE_FAULT)?;
         }
@@ -222,7 +235,7 @@ impl Nvme {
         let ranges = bytes.get_mut(..count.saturating_mul(RANGE_SIZE));
         let ranges = ranges.ok_or(Status::INTERNAL_ERROR)?;
         self.locate(command, ranges.len(), bus)?;
-        gather(&self.segments, ranges, bus)?;
+        gather(self.segments.iter().copied(), ranges, bus)?;
         let ranges = ranges.as_chunks::<RANGE_SIZE>().0;
         let spans = ranges
             .iter()
@@ -251,20 +264,20 @@ fn find(namespaces: &mut [Namespace], nsid: u32) -> Result<&mut Namespace, Statu
     namespaces.get_mut(index as usize).ok_or(Status::INVALID_NAMESPACE)
 }
 
-/// Writes what lies in `source` from `offset` on to memory, as far as that goes and pays: how many
-/// bytes.
-fn scatter_mapped(
+/// Moves data between memory and a backend without a buffer, as far as `transfer` can and as that
+/// pays: how many bytes. It takes an address, how much was moved so far, and a length, and answers how
+/// much of that it moved.
+fn directly(
     segments: &[Segment],
-    source: &dyn Any,
-    offset: u64,
-    bus: &mut dyn DmaBus,
+    block: u64,
+    mut transfer: impl FnMut(u64, u64, usize) -> usize,
 ) -> usize {
     let mut done = 0_usize;
     for Segment { addr, len } in segments {
-        if *len < LEAST_MAPPED {
+        if *len < LEAST_MAPPED || (addr | *len as u64) & block.wrapping_sub(1) != 0 {
             break;
         }
-        let now = bus.write_mapped(*addr, source, offset.saturating_add(done as u64), *len);
+        let now = transfer(*addr, done as u64, *len);
         done = done.saturating_add(now);
         if now < *len {
             break;
@@ -299,11 +312,15 @@ fn scatter(
 }
 
 /// Reads data from memory, a transfer for each segment.
-fn gather(segments: &[Segment], data: &mut [u8], bus: &mut dyn DmaBus) -> Result<(), Status> {
+fn gather(
+    segments: impl Iterator<Item = Segment>,
+    data: &mut [u8],
+    bus: &mut dyn DmaBus,
+) -> Result<(), Status> {
     let mut rest = data;
     for Segment { addr, len } in segments {
-        let (part, after) = rest.split_at_mut_checked(*len).ok_or(Status::INTERNAL_ERROR)?;
-        bus.read(*addr, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+        let (part, after) = rest.split_at_mut_checked(len).ok_or(Status::INTERNAL_ERROR)?;
+        bus.read(addr, part).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
         rest = after;
     }
     Ok(())

@@ -55,6 +55,10 @@ impl Platform for Signals<'_> {
         self.platform.dma_write_mapped(at, source, offset, len)
     }
 
+    fn dma_read_mapped(&mut self, at: Backing, target: &dyn Any, offset: u64, len: usize) -> bool {
+        self.platform.dma_read_mapped(at, target, offset, len)
+    }
+
     fn signal(&mut self, event: EventId) {
         match self.interrupts {
             Interrupts::Taken => self.platform.signal(event),
@@ -186,12 +190,37 @@ impl DeviceBus<'_> {
         }
     }
 
+    /// The part of a transfer, from its start on, that `copy` does and where nothing else is the
+    /// matter; how many bytes.
+    fn mapped(
+        &mut self,
+        addr: u64,
+        len: usize,
+        access: Prot,
+        copy: &mut dyn FnMut(&mut dyn Platform, iommu::Backing, usize, usize) -> bool,
+    ) -> usize {
+        let mut done = 0_usize;
+        self.transfer(addr, len, access, copy, |_, piece| {
+            let moved = matches!(piece.outcome, Ok(Reached::Memory));
+            if moved {
+                done = piece.start.saturating_add(piece.len);
+            }
+            moved
+        });
+        done
+    }
+
     /// Reports a fault unless it goes on where the last one ended.
     fn report(&mut self, last_failed: bool, fault: &Fault) {
         if !last_failed {
             self.platform.fault(self.device, fault);
         }
     }
+}
+
+/// The place in an object of byte `start` of a transfer.
+fn offset_of(offset: u64, start: usize) -> Option<u64> {
+    offset.checked_add(u64::try_from(start).ok()?)
 }
 
 /// Bytes from `iova` to the end of its page: 1..=4096.
@@ -269,19 +298,17 @@ impl DmaBus for DeviceBus<'_> {
     }
 
     fn write_mapped(&mut self, addr: u64, source: &dyn Any, offset: u64, len: usize) -> usize {
-        let mut copy = |platform: &mut dyn Platform, at, start: usize, n| {
-            let offset = u64::try_from(start).ok().and_then(|start| offset.checked_add(start));
+        self.mapped(addr, len, Prot::WRITE, &mut |platform, at, start, n| {
+            let offset = offset_of(offset, start);
             offset.is_some_and(|offset| platform.dma_write_mapped(at, source, offset, n))
-        };
-        let mut written = 0_usize;
-        self.transfer(addr, len, Prot::WRITE, &mut copy, |_, piece| {
-            let moved = matches!(piece.outcome, Ok(Reached::Memory));
-            if moved {
-                written = piece.start.saturating_add(piece.len);
-            }
-            moved
-        });
-        written
+        })
+    }
+
+    fn read_mapped(&mut self, addr: u64, target: &dyn Any, offset: u64, len: usize) -> usize {
+        self.mapped(addr, len, Prot::READ, &mut |platform, at, start, n| {
+            let offset = offset_of(offset, start);
+            offset.is_some_and(|offset| platform.dma_read_mapped(at, target, offset, n))
+        })
     }
 
     fn set_intx(&mut self, asserted: bool) {
