@@ -184,6 +184,10 @@ impl Platform for Client<'_> {
         self.door.dma_write_mapped(at, source, offset, len)
     }
 
+    fn dma_read_mapped(&mut self, at: Backing, target: &dyn Any, offset: u64, len: usize) -> bool {
+        self.door.dma_read_mapped(at, target, offset, len)
+    }
+
     fn signal(&mut self, event: EventId) {
         self.door.signal(event);
     }

@@ -21,8 +21,8 @@ use iommu::{MmId, PinId};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::maps::Space;
-use crate::sys::client;
 use crate::sys::mapped::MappedFile;
+use crate::sys::pair::Pair;
 use crate::sys::procmap::Mapping;
 
 /// From here on a transfer goes by `process_vm_readv` and its like, which copy once.
@@ -71,7 +71,7 @@ impl Mm {
     }
 
     /// Copies memory as a device does that reads it: protections do not matter.
-    pub(crate) fn dma_read(&self, addr: u64, data: &mut [u8]) -> bool {
+    pub(crate) fn dma_read(&self, pair: &Pair, addr: u64, data: &mut [u8]) -> bool {
         let small = data.len() < LARGE;
         let from_mem = |data: &mut [u8], done: usize| {
             let (at, rest) = (addr.wrapping_add(done as u64), data.get_mut(done..));
@@ -84,12 +84,12 @@ impl Mm {
         if !self.is_alive() {
             return false;
         }
-        let done = client::read_memory(self.pid, addr, data);
+        let done = pair.read_memory(self.pid, addr, data);
         done == data.len() || (!small && from_mem(data, done))
     }
 
     /// Copies to memory as a device does that writes it.
-    pub(crate) fn dma_write(&self, addr: u64, data: &[u8]) -> bool {
+    pub(crate) fn dma_write(&self, pair: &Pair, addr: u64, data: &[u8]) -> bool {
         let small = data.len() < LARGE;
         let to_mem = |done: usize| {
             let (at, rest) = (addr.wrapping_add(done as u64), data.get(done..));
@@ -102,19 +102,32 @@ impl Mm {
         if !self.is_alive() {
             return false;
         }
-        let done = client::write_memory(self.pid, addr, data);
+        let done = pair.write_memory(self.pid, addr, data);
         done == data.len() || (!small && to_mem(done))
     }
 
     /// The same with bytes of a file, where they need not be waited for.
     pub(crate) fn dma_write_mapped(
         &self,
+        pair: &Pair,
         addr: u64,
         source: &MappedFile,
         offset: u64,
         len: usize,
     ) -> bool {
-        self.is_alive() && source.send(self.pid, addr, offset, len)
+        self.is_alive() && source.send(pair, self.pid, addr, offset, len)
+    }
+
+    /// The other way: to bytes of a file.
+    pub(crate) fn dma_read_mapped(
+        &self,
+        pair: &Pair,
+        addr: u64,
+        target: &MappedFile,
+        offset: u64,
+        len: usize,
+    ) -> bool {
+        self.is_alive() && target.receive(pair, self.pid, addr, offset, len)
     }
 }
 
@@ -199,18 +212,18 @@ mod tests {
 
     #[test]
     fn small_and_large_transfers_reach_memory_and_stop_at_its_end() {
-        let mm = own();
+        let (mm, pair) = (own(), Pair::default());
         for len in [1, 100, LARGE, LARGE + 5] {
             let mut memory = vec![7_u8; len];
             let mut copy = vec![0; len];
             let at = memory.as_mut_ptr() as u64;
-            assert!(mm.dma_read(at, &mut copy));
+            assert!(mm.dma_read(&pair, at, &mut copy));
             assert_eq!(copy, memory);
             copy.fill(9);
-            assert!(mm.dma_write(at, &copy));
+            assert!(mm.dma_write(&pair, at, &copy));
             // SAFETY-free view: the vector is ours, written from outside.
             assert!(std::hint::black_box(&memory).iter().all(|b| *b == 9));
-            assert!(!mm.dma_read(8, &mut copy) && !mm.dma_write(8, &copy));
+            assert!(!mm.dma_read(&pair, 8, &mut copy) && !mm.dma_write(&pair, 8, &copy));
         }
         assert!(mm.is_alive());
     }
@@ -220,11 +233,14 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id().cast_signed();
         let mm = Mm::open(MmId(1), pid, pid).unwrap();
+        let pair = Pair::default();
         assert!(mm.is_alive());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!mm.is_alive());
-        assert!(!mm.dma_read(0x1000, &mut [0; 8]) && !mm.dma_write(0x1000, &[0; LARGE]));
+        assert!(
+            !mm.dma_read(&pair, 0x1000, &mut [0; 8]) && !mm.dma_write(&pair, 0x1000, &[0; LARGE])
+        );
     }
 
     #[test]

@@ -52,6 +52,7 @@ use self::files::{Files, Kind};
 use self::memory::Pins;
 use self::process::Processes;
 use crate::sys::mapped::MappedFile;
+use crate::sys::pair::Pair;
 use crate::sys::procmap::Mapping;
 use crate::watch::Watch;
 
@@ -67,6 +68,7 @@ pub(crate) struct Door {
     files: Files,
     processes: Processes,
     pins: Pins,
+    pair: Pair,
     events: Events,
     watcher: watcher::Watcher,
     turns: turns::Turns,
@@ -139,6 +141,7 @@ impl Door {
             files,
             processes: Processes::default(),
             pins: Pins::default(),
+            pair: Pair::default(),
             events: Events::default(),
             watcher: watcher::Watcher::new()?,
             turns: turns::Turns::default(),
@@ -162,6 +165,11 @@ impl Door {
     /// How many devices there are.
     pub(crate) const fn devices(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Helps with large copies until the session is over.
+    pub(crate) fn help_to_copy(&self) {
+        self.pair.help();
     }
 
     /// The number of a request that takes effect now.
@@ -190,20 +198,28 @@ impl Door {
 
     fn dma_read(&self, at: Backing, data: &mut [u8]) -> Result<(), BadAddress> {
         let mm = self.processes.mm_by_id(at.mm).ok_or(BadAddress)?;
-        if mm.dma_read(at.vaddr, data) { Ok(()) } else { Err(BadAddress) }
+        if mm.dma_read(&self.pair, at.vaddr, data) { Ok(()) } else { Err(BadAddress) }
     }
 
     fn dma_write(&self, at: Backing, data: &[u8]) -> Result<(), BadAddress> {
         let mm = self.processes.mm_by_id(at.mm).ok_or(BadAddress)?;
-        if mm.dma_write(at.vaddr, data) { Ok(()) } else { Err(BadAddress) }
+        if mm.dma_write(&self.pair, at.vaddr, data) { Ok(()) } else { Err(BadAddress) }
     }
 
     fn dma_write_mapped(&self, at: Backing, source: &dyn Any, offset: u64, len: usize) -> bool {
         let source = source.downcast_ref::<MappedFile>();
         let mm = self.processes.mm_by_id(at.mm);
-        source
-            .zip(mm)
-            .is_some_and(|(source, mm)| mm.dma_write_mapped(at.vaddr, source, offset, len))
+        source.zip(mm).is_some_and(|(source, mm)| {
+            mm.dma_write_mapped(&self.pair, at.vaddr, source, offset, len)
+        })
+    }
+
+    fn dma_read_mapped(&self, at: Backing, target: &dyn Any, offset: u64, len: usize) -> bool {
+        let target = target.downcast_ref::<MappedFile>();
+        let mm = self.processes.mm_by_id(at.mm);
+        target.zip(mm).is_some_and(|(target, mm)| {
+            mm.dma_read_mapped(&self.pair, at.vaddr, target, offset, len)
+        })
     }
 
     fn signal(&self, event: EventId) {
@@ -238,6 +254,7 @@ impl Door {
         self.stop.store(true, Ordering::Release);
         self.watcher.wake();
         self.turns.finish();
+        self.pair.finish();
         for slot in &self.slots {
             slot.kick();
         }

@@ -114,6 +114,9 @@ impl Ready {
             for n in 0..door.devices() {
                 spawn(format!("device {n}"), Box::new(move |door| door.work(n)))?;
             }
+            if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+                spawn("copy".into(), Box::new(|door| door.help_to_copy()))?;
+            }
             spawn("watcher".into(), Box::new(|door| door.watch_events()))
         })();
         let ended = spawned.map_err(system("starting a thread")).and_then(|()| {

@@ -1,36 +1,107 @@
 //! Memory and limits of another process.
 
 use std::io;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::last_error;
 
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    Here,
+    There,
+}
+
+/// A copy between memory here and memory of another process.
+#[derive(Debug)]
+pub(super) struct Transfer<'a> {
+    pid: i32,
+    way: Way,
+    here: *mut libc::c_void,
+    there: u64,
+    len: usize,
+    what: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: no more than a `&mut [u8]`, which `here` was made of, or an address that nobody accesses.
+unsafe impl Send for Transfer<'_> {}
+// SAFETY: as above; parts are disjoint where several threads run them.
+unsafe impl Sync for Transfer<'_> {}
+
+impl<'a> Transfer<'a> {
+    /// From address `addr` of a process.
+    pub(super) const fn reading(pid: i32, addr: u64, data: &'a mut [u8]) -> Self {
+        let (here, len) = (data.as_mut_ptr().cast(), data.len());
+        Self { pid, way: Way::Here, here, there: addr, len, what: PhantomData }
+    }
+
+    /// To address `addr` of a process.
+    pub(super) const fn writing(pid: i32, addr: u64, data: &'a [u8]) -> Self {
+        let (here, len) = (data.as_ptr().cast_mut().cast(), data.len());
+        Self { pid, way: Way::There, here, there: addr, len, what: PhantomData }
+    }
+
+    /// With bytes here that nobody refers to; where there are none the copy ends.
+    ///
+    /// # Safety
+    /// If they are to be written, nobody accesses them as long as this is used.
+    pub(super) const unsafe fn raw(
+        pid: i32,
+        way: Way,
+        there: u64,
+        here: *mut libc::c_void,
+        len: usize,
+    ) -> Self {
+        Self { pid, way, here, there, len, what: PhantomData }
+    }
+
+    /// The same, for longer than what it borrows.
+    ///
+    /// # Safety
+    /// No part of it is run after that.
+    pub(super) const unsafe fn unbound(&self) -> Transfer<'static> {
+        Transfer { what: PhantomData, ..*self }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The part of `len` bytes from byte `start` on; both lie inside.
+    pub(super) const fn part(&self, start: usize, len: usize) -> Self {
+        let here = self.here.wrapping_byte_add(start);
+        let there = self.there.wrapping_add(start as u64);
+        Self { here, there, len, what: PhantomData, ..*self }
+    }
+
+    /// Makes the copy; how many bytes, fewer where the other's memory ends or may not be accessed.
+    pub(super) fn run(self) -> usize {
+        let local = libc::iovec { iov_base: self.here, iov_len: self.len };
+        let remote = libc::iovec { iov_base: self.there as *mut libc::c_void, iov_len: self.len };
+        let (local, remote) = (&raw const local, &raw const remote);
+        // SAFETY: the kernel accesses at most `len` bytes from `here` on, writing them only if they were
+        // borrowed to be written or nobody accesses them; what `remote` names is checked against the
+        // other process' memory.
+        let copied = unsafe {
+            match self.way {
+                Way::Here => libc::process_vm_readv(self.pid, local, 1, remote, 1, 0),
+                Way::There => libc::process_vm_writev(self.pid, local, 1, remote, 1, 0),
+            }
+        };
+        usize::try_from(copied).unwrap_or(0)
+    }
+}
+
 /// Copies from address `addr` of a process; how many bytes, fewer where its memory ends.
 pub(crate) fn read_memory(pid: i32, addr: u64, data: &mut [u8]) -> usize {
-    let local = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: data.len() };
-    // SAFETY: the kernel writes at most `data.len()` bytes to `data`; what `remote` names is checked
-    // against the other process' memory.
-    let copied =
-        unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
-    usize::try_from(copied).unwrap_or(0)
+    Transfer::reading(pid, addr, data).run()
 }
 
 /// Copies to address `addr` of a process; how many bytes, fewer where its memory ends or may not be
 /// written.
 pub(crate) fn write_memory(pid: i32, addr: u64, data: &[u8]) -> usize {
-    send(pid, addr, data.as_ptr().cast(), data.len())
-}
-
-/// The same from an address here, whatever is there.
-pub(super) fn send(pid: i32, addr: u64, from: *const libc::c_void, len: usize) -> usize {
-    let local = libc::iovec { iov_base: from.cast_mut(), iov_len: len };
-    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: len };
-    // SAFETY: the kernel only reads what `local` names, and answers an error where it cannot; what
-    // `remote` names is checked against the other process' memory.
-    let copied =
-        unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) };
-    usize::try_from(copied).unwrap_or(0)
+    Transfer::writing(pid, addr, data).run()
 }
 
 /// Copies several pieces, each to its address, in one system call; how many bytes.

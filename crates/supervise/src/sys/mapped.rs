@@ -1,8 +1,8 @@
-//! A file's bytes on their way to another process, without a copy of ours between.
+//! A file's bytes on their way to another process and back, without a copy of ours between.
 //!
 //! The file is mapped, and nothing here ever looks at the mapping: only its address is told to
-//! `process_vm_writev`. That answers an error where the file was cut short or cannot be read; an access
-//! of our own would be `SIGBUS`.
+//! `process_vm_writev` and `process_vm_readv`. These answer an error where the file was cut short, cannot
+//! be read or has no room left; an access of our own would be `SIGBUS`.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -10,7 +10,8 @@ use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::client;
+use super::client::{Transfer, Way};
+use super::pair::Pair;
 
 /// Of so many transfers in a row whose bytes are in memory, one is asked about.
 const TRUSTED: u32 = 8;
@@ -25,12 +26,13 @@ const COHERENT: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x010
 /// Of a container's image; a file that is only read may be replaced by a copy there.
 const OVERLAY: u64 = 0x794c_7630;
 
-/// A file, mapped to be read.
+/// A file, mapped; to be read only, unless it may be written.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     at: NonNull<libc::c_void>,
     len: usize,
     file: File,
+    writable: bool,
     /// Transfers until the next is asked about.
     trusted: AtomicU32,
 }
@@ -47,32 +49,59 @@ impl MappedFile {
         }
         let (len, file) = (usize::try_from(size).ok()?, file.try_clone().ok()?);
         let (any, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+        let prot = libc::PROT_READ | if read_only { 0 } else { libc::PROT_WRITE };
         // SAFETY: a new mapping at an address that the kernel chooses.
-        let at = unsafe { libc::mmap(any, len, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
+        let at = unsafe { libc::mmap(any, len, prot, libc::MAP_SHARED, fd, 0) };
         if at == libc::MAP_FAILED {
             return None;
         }
-        let mapped = Self { at: NonNull::new(at)?, len, file, trusted: AtomicU32::new(0) };
+        let (at, trusted) = (NonNull::new(at)?, AtomicU32::new(0));
+        let mapped = Self { at, len, file, writable: !read_only, trusted };
         // SAFETY: the mapping is ours; a child then lacks what it does not access.
-        unsafe { libc::madvise(at, len, libc::MADV_DONTFORK) };
+        unsafe { libc::madvise(at.as_ptr(), len, libc::MADV_DONTFORK) };
         Some(mapped)
     }
 
     /// Copies to address `addr` of a process, if the file has the bytes in memory; whether all of them
     /// were copied.
-    pub(crate) fn send(&self, pid: i32, addr: u64, offset: u64, len: usize) -> bool {
+    pub(crate) fn send(&self, pair: &Pair, pid: i32, addr: u64, offset: u64, len: usize) -> bool {
+        self.transfer(pair, pid, Way::There, (addr, offset, len))
+    }
+
+    /// Copies from address `addr` of a process, if the file may be written and has the bytes that were
+    /// there in memory; whether all of them were copied.
+    pub(crate) fn receive(
+        &self,
+        pair: &Pair,
+        pid: i32,
+        addr: u64,
+        offset: u64,
+        len: usize,
+    ) -> bool {
+        self.writable && self.transfer(pair, pid, Way::Here, (addr, offset, len))
+    }
+
+    fn transfer(
+        &self,
+        pair: &Pair,
+        pid: i32,
+        way: Way,
+        (addr, offset, len): (u64, u64, usize),
+    ) -> bool {
         let Some(end) = offset.checked_add(len as u64).filter(|end| *end <= self.len as u64) else {
             return false;
         };
-        // Otherwise reading is better at reading ahead.
+        // Otherwise reading is better at reading ahead, and writing at writing what was never there.
         let trusted = self.trusted.load(Ordering::Relaxed);
         if trusted == 0 && !self.is_cached(offset as usize, len) {
             return false;
         }
         self.trusted.store(trusted.checked_sub(1).unwrap_or(TRUSTED), Ordering::Relaxed);
-        let from = self.at.as_ptr().wrapping_byte_add(offset as usize);
-        // What is behind the end of a file on its last page reads as zeroes.
-        client::send(pid, addr, from, len) == len
+        let here = self.at.as_ptr().wrapping_byte_add(offset as usize);
+        // SAFETY: nobody accesses the mapping, and it is there as long as `self` is.
+        let transfer = unsafe { Transfer::raw(pid, way, addr, here, len) };
+        // What is behind the end of a file on its last page reads as zeroes, and is lost if written.
+        pair.run(transfer) == len
             && (&self.file).seek(SeekFrom::End(0)).is_ok_and(|size| size >= end)
     }
 
@@ -117,11 +146,12 @@ mod tests {
             (0..1_000_000_u32).map(|i| (i.wrapping_mul(40_503) >> 9) as u8).collect();
         file.write_all_at(&bytes, 0).unwrap();
         let mapped = MappedFile::map(&file, bytes.len() as u64, true).unwrap();
+        let pair = Pair::default();
         let pid = std::process::id().cast_signed();
         let mut memory = vec![0_u8; 700_000];
         let at = memory.as_mut_ptr().expose_provenance() as u64;
         let mut send = |offset: u64, len: usize| {
-            let sent = mapped.send(pid, at, offset, len);
+            let sent = mapped.send(&pair, pid, at, offset, len);
             (sent, std::hint::black_box(&mut memory)[..len] == bytes[offset as usize..][..len])
         };
         for (offset, len) in [(0, 1), (4095, 2), (100_001, 700_000), (999_999, 1), (5, 0)] {
@@ -131,13 +161,49 @@ mod tests {
         file.write_all_at(&[bytes[0]; 9], 50_000).unwrap();
         file.write_all_at(&bytes[50_000..50_009], 50_000).unwrap();
         assert_eq!(send(40_000, 20_000), (true, true));
-        assert!(!mapped.send(pid, 8, 0, 100) && !mapped.send(pid, at, 999_999, 2));
-        assert!(!mapped.send(pid, at, u64::MAX, 2));
+        assert!(!mapped.send(&pair, pid, 8, 0, 100) && !mapped.send(&pair, pid, at, 999_999, 2));
+        assert!(!mapped.send(&pair, pid, at, u64::MAX, 2));
         // In the middle of a page: the rest of it reads as zeroes, which is not the file's.
         file.set_len(500_000).unwrap();
-        assert!(mapped.send(pid, at, 499_000, 1000) && !mapped.send(pid, at, 499_000, 1001));
-        assert!(!mapped.send(pid, at, 400_000, 200_000) && !mapped.send(pid, at, 600_000, 5));
+        assert!(
+            mapped.send(&pair, pid, at, 499_000, 1000)
+                && !mapped.send(&pair, pid, at, 499_000, 1001)
+        );
+        assert!(
+            !mapped.send(&pair, pid, at, 400_000, 200_000)
+                && !mapped.send(&pair, pid, at, 600_000, 5)
+        );
         file.set_len(0).unwrap();
-        assert!(!mapped.send(pid, at, 0, 1));
+        assert!(!mapped.send(&pair, pid, at, 0, 1));
+    }
+
+    #[test]
+    fn what_is_received_is_the_files() {
+        let file = File::from(memfd_create("mapped", MemfdFlags::CLOEXEC).unwrap());
+        let mut bytes = vec![1; 600_000];
+        file.write_all_at(&bytes, 0).unwrap();
+        let (pair, size) = (Pair::default(), bytes.len() as u64);
+        let pid = std::process::id().cast_signed();
+        let memory: Vec<u8> =
+            (0..bytes.len() as u32).map(|i| (i.wrapping_mul(77) >> 3) as u8).collect();
+        let at = memory.as_ptr().expose_provenance() as u64;
+        let mapped = MappedFile::map(&file, size, false).unwrap();
+        for (offset, len) in [(0, 1), (4095, 2), (100_001, 400_000), (599_999, 1), (5, 0)] {
+            assert!(mapped.receive(&pair, pid, at, offset, len), "{offset} {len}");
+            let offset = offset as usize;
+            bytes[offset..offset + len].copy_from_slice(&memory[..len]);
+            let mut now = vec![0; bytes.len()];
+            file.read_exact_at(&mut now, 0).unwrap();
+            assert!(now == bytes, "{offset} {len}");
+        }
+        assert!(!mapped.receive(&pair, pid, 8, 0, 100));
+        assert!(!mapped.receive(&pair, pid, at, size - 1, 2));
+        // In the middle of a page: what is behind it would be lost.
+        file.set_len(500_000).unwrap();
+        assert!(!mapped.receive(&pair, pid, at, 499_000, 1001));
+        assert!(!mapped.receive(&pair, pid, at, 500_000, 100_000));
+        let read_only = MappedFile::map(&file, 500_000, true).unwrap();
+        assert!(!read_only.receive(&pair, pid, at, 0, 1));
+        assert_eq!(file.metadata().unwrap().len(), 500_000);
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod filter;
 pub(crate) mod locks;
 pub(crate) mod mapped;
 pub(crate) mod notify;
+pub(crate) mod pair;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod procmap;
