@@ -90,17 +90,22 @@ fn ping_pong() -> Any<f64> {
 fn requests() -> Any<()> {
     // The session's threads and its client are started on the core that this thread is on.
     pin(0)?;
+    requests_on("one core")?;
+    sched_setaffinity(None, &all_cpus())?;
+    requests_on("any core")
+}
+
+fn requests_on(place: &str) -> Any<()> {
     let pipe = ping_pong()?;
     let text = run("edu,mmio=none", &[&std::env::current_exe()?.to_string_lossy(), "client"])?;
     for line in text.lines() {
         let (what, time) = line.rsplit_once(' ').ok_or("the client's line")?;
         let time: f64 = time.parse()?;
         println!(
-            "| {what}, one core | {time:.0} ns | {pipe:.0} ns (pipe round trip) | {:.2} |",
+            "| {what}, {place} | {time:.0} ns | {pipe:.0} ns (pipe round trip) | {:.2} |",
             time / pipe
         );
     }
-    sched_setaffinity(None, &all_cpus())?;
     Ok(())
 }
 

@@ -52,6 +52,7 @@ use self::files::{Files, Kind};
 use self::memory::Pins;
 use self::process::Processes;
 use crate::sys::mapped::MappedFile;
+use crate::sys::notify;
 use crate::sys::pair::Pair;
 use crate::sys::procmap::Mapping;
 use crate::watch::Watch;
@@ -129,6 +130,7 @@ impl Door {
         for slot in &slots {
             files.track(slot.file(), Kind::Device(slot.id))?;
         }
+        notify::hand_over_processor(listener.as_fd());
         let at_work = Arc::new(AtWork::default());
         let changes = Changes { watch: Arc::clone(&watch), at_work: Arc::clone(&at_work) };
         system.shared_mut().observer = Box::new(changes);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::sys::client;
 
-/// How long the client runs after its last store.
-const MOMENT: Duration = Duration::from_micros(60);
+/// How long the client runs after its last store: several times what DPDK needs on a busy machine.
+const MOMENT: Duration = Duration::from_micros(100);
 /// How long it runs in all, when it goes on storing.
 const MOMENTS: Duration = Duration::from_millis(1);
 /// A client that waits for something has had its moment; one that waits for a processor has not.

@@ -30,6 +30,17 @@ pub(crate) enum Response {
     Continue,
 }
 
+/// Asks the kernel to hand its processor over with a system call and with its answer: the other side
+/// need not be woken on a processor that sleeps. Before Linux 6.6 there is no such thing.
+pub(crate) fn hand_over_processor(listener: BorrowedFd<'_>) {
+    /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`
+    const SYNC_WAKE_UP: u64 = 1;
+    // SAFETY: the request has its argument by value.
+    unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP);
+    }
+}
+
 /// Waits for the next system call.
 ///
 /// # Errors
