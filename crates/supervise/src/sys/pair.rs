@@ -16,7 +16,7 @@ use super::client::Transfer;
 const PIECE: usize = 64 << 10;
 /// How long the helper looks for the next copy before it sleeps, in favour of all who want its
 /// processor: to wake it may cost as much as a copy.
-const AWAKE: Duration = Duration::from_micros(200);
+const AWAKE: Duration = Duration::from_micros(100);
 /// It is woken when a copy follows another one within this time.
 const CLOSE: Duration = Duration::from_micros(100);
 /// How often one looks whether the helper is done, before there are pauses: its piece may be waiting
