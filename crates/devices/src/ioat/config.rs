@@ -10,7 +10,8 @@ pub struct IoatConfig {
     pub version: u8,
     /// log2 of the bytes of a descriptor at most, 12..=20.
     pub transfer_shift: u8,
-    /// Whether the page of registers may be polled. DPDK looks at the state just after it starts
+    /// Whether the page of registers may be polled; where not, commands that stop the channel are done
+    /// at once. DPDK looks at the state just after it starts
     /// the channel, too early for one who polls, and takes HALTED for an error: a channel that was
     /// reset is then SUSPENDED, where hardware (and `false`) says HALTED.
     pub polled: bool,

@@ -40,7 +40,7 @@ impl Ioat {
         if self.settle() {
             self.changed();
             // A state is shown before anything follows from it.
-            return self.channel.left() != 0;
+            return self.channel.left() != 0 || self.channel.untold;
         }
         if self.channel.left() == 0 {
             return false;

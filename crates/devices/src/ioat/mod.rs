@@ -11,11 +11,14 @@
 //! and how many descriptors there are since then (DMACOUNT). Descriptors are done one by one, in
 //! the order of their links, so fences hold by themselves.
 //!
-//! What makes polling work (`IoatConfig::polled`): commands stay in CHANCMD until they are done. A command that stops the
-//! channel clears CHAINADDR and DMACOUNT at once, and its state changes in the next `run`: software
-//! that sees the channel stopped and writes the old values again changes something; not polled, it
-//! changes at once. An error stands in registers one `run` before memory tells of it. Not seen while polling: after an error, a
-//! restart at the address of the start before.
+//! What makes polling work ([`IoatConfig::polled`]): commands stay in CHANCMD until they are done. A
+//! command that stops the channel clears CHAINADDR and DMACOUNT at once, and its state changes in the
+//! next `run`: software that sees the channel stopped and writes the old values again changes
+//! something. An error stands in registers one `run` before memory tells of it. Not seen while
+//! polling: after an error, a restart at the address of the start before.
+//!
+//! Not polled, a command that stops the channel is done at once: DPDK looks for it 200 times, and on a
+//! busy machine the next `run` may be later.
 
 mod channel;
 mod config;

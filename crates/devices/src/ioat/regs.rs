@@ -121,7 +121,7 @@ impl Ioat {
     }
 
     /// A command; the strongest of several counts. While registers are polled, what stops the channel
-    /// is done in `run`; otherwise at once, for software that looks a few times only.
+    /// is done in `run`.
     fn command(&mut self, bits: u8) {
         let channel = &mut self.channel;
         match bits {

@@ -206,25 +206,50 @@ fn interrupts_are_sent_once_armed() {
 
 #[test]
 fn a_suspended_chain_goes_on_or_starts_anew() {
-    let mut rig = Rig::started();
-    (0..20).for_each(|_| rig.copy(SRC, DST, 1 << 20));
-    rig.write(0x86, 2, 20);
-    // A few at a time; stopped in between.
-    assert!(rig.ioat.run(&mut rig.machine));
-    assert_eq!(rig.completed(), 2);
-    rig.write(0x84, 1, 0x04);
-    rig.run();
-    assert_eq!((rig.read(0x88, 8), rig.read(0x86, 2), rig.read(0x90, 8)), ((RING + 64) | 2, 0, 0));
-    rig.write(0x84, 1, 0x10);
-    rig.run();
-    assert_eq!((rig.completed(), rig.read(0x88, 8) & 7), (20, 1));
-    rig.write(0x84, 1, 0x04);
-    rig.run();
-    rig.start_chain();
-    assert_eq!(rig.read(0x88, 8), ARMED);
-    rig.copy(SRC, DST, 8);
-    rig.submit();
-    assert_eq!(rig.record(), RING | 1);
+    for polled in [false, true] {
+        let mut rig = Rig::new(IoatConfig { polled, ..IoatConfig::default() });
+        rig.start();
+        (0..20).for_each(|_| rig.copy(SRC, DST, 1 << 20));
+        rig.write(0x86, 2, 20);
+        // A few at a time; stopped in between.
+        assert!(rig.ioat.run(&mut rig.machine));
+        assert_eq!(rig.completed(), 2);
+        rig.write(0x84, 1, 0x04);
+        rig.run();
+        assert_eq!(
+            (rig.read(0x88, 8), rig.read(0x86, 2), rig.read(0x90, 8)),
+            ((RING + 64) | 2, 0, 0)
+        );
+        rig.write(0x84, 1, 0x10);
+        rig.run();
+        assert_eq!((rig.completed(), rig.read(0x88, 8) & 7), (20, 1));
+        rig.write(0x84, 1, 0x04);
+        rig.run();
+        rig.start_chain();
+        assert_eq!(rig.read(0x88, 8), ARMED);
+        rig.copy(SRC, DST, 8);
+        rig.submit();
+        assert_eq!(rig.record(), RING | 1);
+        rig.write(0x84, 1, 0x08);
+        rig.run();
+        assert_eq!((rig.read(0x84, 1), rig.read(0x88, 8) & 7), (0, HALTED));
+    }
+}
+
+/// A command to stop between an error and the record of it.
+#[test]
+fn a_halt_is_told_although_the_channel_was_suspended() {
+    for polled in [false, true] {
+        let mut rig = Rig::new(IoatConfig { polled, ..IoatConfig::default() });
+        rig.start();
+        rig.copy(0, DST, 8);
+        rig.write(0x86, 2, rig.next.into());
+        assert!(rig.ioat.run(&mut rig.machine));
+        assert_eq!((rig.read(0x88, 8) & 7, rig.record() & 7), (HALTED, 0));
+        rig.write(0x84, 1, 0x04);
+        rig.run();
+        assert_eq!((rig.read(0x88, 8) & 7, rig.record() & 7), (HALTED, HALTED));
+    }
 }
 
 #[test]

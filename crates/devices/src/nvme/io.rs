@@ -134,7 +134,8 @@ impl Nvme {
         self.writable(command.nsid)?;
         let (offset, len) = self.transfer(command, bus)?;
         NvmeStats::add(moved, len as u64);
-        // Software may die at any time. A block that lies in one page is written as a whole or not.
+        // We may be killed at any time: a block that lies in one page is written as a whole or not
+        // (AWUPF, 6.4).
         let block = 1 << self.block_size.shift();
         let backend = &mut find(&mut self.namespaces, command.nsid)?.backend;
         let done = backend.mapped().map_or(0, |target| {
@@ -266,7 +267,7 @@ fn find(namespaces: &mut [Namespace], nsid: u32) -> Result<&mut Namespace, Statu
 
 /// Moves data between memory and a backend without a buffer, as far as `transfer` can and as that
 /// pays: how many bytes. It takes an address, how much was moved so far, and a length, and answers how
-/// much of that it moved.
+/// much of that it moved. Segments are of whole blocks of `block` bytes, a power of two.
 fn directly(
     segments: &[Segment],
     block: u64,
