@@ -103,7 +103,7 @@ pub(crate) struct Guarded {
 impl Guarded {
     /// A thread stored to registers that trap, and goes on when this lock is free.
     pub(crate) fn stored(&mut self, pid: i32, tid: i32) {
-        self.moment = Moment::after(self.moment, pid, tid);
+        self.moment = Moment::after(self.moment, pid, tid).or(self.moment);
     }
 }
 
@@ -175,13 +175,11 @@ impl Slot {
     /// The same, for the device to begin something: after the moment that its clients have.
     pub(crate) fn lock_after_moment(&self) -> MutexGuard<'_, Guarded> {
         let mut guarded = self.lock();
-        while let Some(moment) = guarded.moment {
+        // A store meanwhile begins another one.
+        while let Some(moment) = guarded.moment.filter(Moment::lasts) {
             MutexGuard::unlocked(&mut guarded, || moment.wait());
-            // A store meanwhile begins another one.
-            if guarded.moment == Some(moment) {
-                guarded.moment = None;
-            }
         }
+        guarded.moment = None;
         guarded
     }
 
