@@ -22,11 +22,15 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::maps::Space;
 use crate::sys::mapped::MappedFile;
-use crate::sys::pair::Pair;
+use crate::sys::pair::{Copier, Mortal, Pair};
 use crate::sys::procmap::Mapping;
 
 /// From here on a transfer goes by `process_vm_readv` and its like, which copy once.
 const LARGE: usize = 16 << 10;
+
+/// For so long an address space that was seen is taken to be there: a process that replaces it needs
+/// longer to have memory anew.
+const JUST_NOW: Duration = Duration::from_micros(50);
 
 /// An address space.
 pub(crate) struct Mm {
@@ -35,6 +39,8 @@ pub(crate) struct Mm {
     /// `None` where it may not be opened.
     mem: Option<File>,
     maps: Mutex<Space>,
+    /// When it was last seen alive.
+    seen: Mutex<Option<Instant>>,
 }
 
 impl Mm {
@@ -48,7 +54,7 @@ impl Mm {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
             mem => Some(mem?),
         };
-        Ok(Self { id, pid, mem, maps: Mutex::new(Space::of(tid)?) })
+        Ok(Self { id, pid, mem, maps: Mutex::new(Space::of(tid)?), seen: Mutex::default() })
     }
 
     /// Its name.
@@ -70,21 +76,29 @@ impl Mm {
         self.maps.lock().find(addr)
     }
 
+    fn saw(&self, alive: bool) -> bool {
+        if alive {
+            *self.seen.lock() = Some(Instant::now());
+        }
+        alive
+    }
+
+    fn copier<'a>(&'a self, pair: &'a Pair) -> Copier<'a> {
+        Copier { pair, pid: self.pid, owner: self }
+    }
+
     /// Copies memory as a device does that reads it: protections do not matter.
     pub(crate) fn dma_read(&self, pair: &Pair, addr: u64, data: &mut [u8]) -> bool {
         let small = data.len() < LARGE;
         let from_mem = |data: &mut [u8], done: usize| {
             let (at, rest) = (addr.wrapping_add(done as u64), data.get_mut(done..));
             let (Some(mem), Some(rest)) = (&self.mem, rest) else { return false };
-            mem.read_exact_at(rest, at).is_ok()
+            self.saw(mem.read_exact_at(rest, at).is_ok())
         };
         if small && from_mem(data, 0) {
             return true;
         }
-        if !self.is_alive() {
-            return false;
-        }
-        let done = pair.read_memory(self.pid, addr, data);
+        let done = self.copier(pair).read_memory(addr, data);
         done == data.len() || (!small && from_mem(data, done))
     }
 
@@ -94,15 +108,12 @@ impl Mm {
         let to_mem = |done: usize| {
             let (at, rest) = (addr.wrapping_add(done as u64), data.get(done..));
             let (Some(mem), Some(rest)) = (&self.mem, rest) else { return false };
-            mem.write_all_at(rest, at).is_ok()
+            self.saw(mem.write_all_at(rest, at).is_ok())
         };
         if small && to_mem(0) {
             return true;
         }
-        if !self.is_alive() {
-            return false;
-        }
-        let done = pair.write_memory(self.pid, addr, data);
+        let done = self.copier(pair).write_memory(addr, data);
         done == data.len() || (!small && to_mem(done))
     }
 
@@ -115,7 +126,7 @@ impl Mm {
         offset: u64,
         len: usize,
     ) -> bool {
-        self.is_alive() && source.send(pair, self.pid, addr, offset, len)
+        source.send(self.copier(pair), addr, offset, len)
     }
 
     /// The other way: to bytes of a file.
@@ -127,7 +138,14 @@ impl Mm {
         offset: u64,
         len: usize,
     ) -> bool {
-        self.is_alive() && target.receive(pair, self.pid, addr, offset, len)
+        target.receive(self.copier(pair), addr, offset, len)
+    }
+}
+
+impl Mortal for Mm {
+    fn is_there(&self) -> bool {
+        let seen = *self.seen.lock();
+        seen.is_some_and(|seen| seen.elapsed() < JUST_NOW) || self.saw(self.is_alive())
     }
 }
 

@@ -4,12 +4,13 @@
 //!   receive  N threads  notification ─► decode ─► request ─► respond
 //!   worker   a device   polled registers ─► model ─► DMA, interrupts
 //!   watcher  one        eventfds that devices wait for; open files that were closed
+//!   copy     one        helps workers with large copies, where there are several processors
 //! ```
 //!
 //! Locks, in this order: a device, the system, a container; within each of these only what ends at
 //! once (pins, events, files). A thread that has the system does not wait for a device: it lets go and
-//! begins again with the device in hand ([`devices`]). No lock but a device's is held while a
-//! client's memory is touched.
+//! begins again with the device in hand ([`devices`]). No lock but a device's, and one for which nobody
+//! waits ([`Pair`]'s), is held while a client's memory is touched.
 
 mod at_work;
 mod caller;

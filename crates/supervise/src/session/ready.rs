@@ -115,7 +115,8 @@ impl Ready {
                 spawn(format!("device {n}"), Box::new(move |door| door.work(n)))?;
             }
             if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
-                spawn("copy".into(), Box::new(|door| door.help_to_copy()))?;
+                // It may be missing.
+                let _ = spawn("copy".into(), Box::new(|door| door.help_to_copy()));
             }
             spawn("watcher".into(), Box::new(|door| door.watch_events()))
         })();

@@ -26,7 +26,7 @@ pub(super) struct Transfer<'a> {
 
 // SAFETY: no more than a `&mut [u8]`, which `here` was made of, or an address that nobody accesses.
 unsafe impl Send for Transfer<'_> {}
-// SAFETY: as above; parts are disjoint where several threads run them.
+// SAFETY: as above; who makes parts of it keeps them apart.
 unsafe impl Sync for Transfer<'_> {}
 
 impl<'a> Transfer<'a> {
@@ -68,8 +68,11 @@ impl<'a> Transfer<'a> {
         self.len
     }
 
-    /// The part of `len` bytes from byte `start` on; both lie inside.
-    pub(super) const fn part(&self, start: usize, len: usize) -> Self {
+    /// The part of `len` bytes from byte `start` on.
+    ///
+    /// # Safety
+    /// It lies inside, and nothing else of it is run at the same time.
+    pub(super) const unsafe fn part(&self, start: usize, len: usize) -> Self {
         let here = self.here.wrapping_byte_add(start);
         let there = self.there.wrapping_add(start as u64);
         Self { here, there, len, what: PhantomData, ..*self }

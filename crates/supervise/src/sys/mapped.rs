@@ -11,9 +11,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::client::{Transfer, Way};
-use super::pair::Pair;
+use super::pair::Copier;
 
-/// Of so many transfers in a row whose bytes are in memory, one is asked about.
+/// After a transfer whose bytes were in memory, so many are not asked about.
 const TRUSTED: u32 = 8;
 /// Pages that are asked about at once.
 const MOST: usize = 128;
@@ -64,27 +64,19 @@ impl MappedFile {
 
     /// Copies to address `addr` of a process, if the file has the bytes in memory; whether all of them
     /// were copied.
-    pub(crate) fn send(&self, pair: &Pair, pid: i32, addr: u64, offset: u64, len: usize) -> bool {
-        self.transfer(pair, pid, Way::There, (addr, offset, len))
+    pub(crate) fn send(&self, copier: Copier<'_>, addr: u64, offset: u64, len: usize) -> bool {
+        self.transfer(copier, Way::There, (addr, offset, len))
     }
 
     /// Copies from address `addr` of a process, if the file may be written and has the bytes that were
     /// there in memory; whether all of them were copied.
-    pub(crate) fn receive(
-        &self,
-        pair: &Pair,
-        pid: i32,
-        addr: u64,
-        offset: u64,
-        len: usize,
-    ) -> bool {
-        self.writable && self.transfer(pair, pid, Way::Here, (addr, offset, len))
+    pub(crate) fn receive(&self, copier: Copier<'_>, addr: u64, offset: u64, len: usize) -> bool {
+        self.writable && self.transfer(copier, Way::Here, (addr, offset, len))
     }
 
     fn transfer(
         &self,
-        pair: &Pair,
-        pid: i32,
+        copier: Copier<'_>,
         way: Way,
         (addr, offset, len): (u64, u64, usize),
     ) -> bool {
@@ -99,9 +91,9 @@ impl MappedFile {
         self.trusted.store(trusted.checked_sub(1).unwrap_or(TRUSTED), Ordering::Relaxed);
         let here = self.at.as_ptr().wrapping_byte_add(offset as usize);
         // SAFETY: nobody accesses the mapping, and it is there as long as `self` is.
-        let transfer = unsafe { Transfer::raw(pid, way, addr, here, len) };
+        let transfer = unsafe { Transfer::raw(copier.pid, way, addr, here, len) };
         // What is behind the end of a file on its last page reads as zeroes, and is lost if written.
-        pair.run(transfer) == len
+        copier.run(transfer) == len
             && (&self.file).seek(SeekFrom::End(0)).is_ok_and(|size| size >= end)
     }
 
@@ -138,6 +130,8 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::sys::pair::Pair;
+    use crate::sys::pair::tests::copier;
 
     #[test]
     fn bytes_arrive_and_what_the_file_lost_does_not() {
@@ -147,11 +141,10 @@ mod tests {
         file.write_all_at(&bytes, 0).unwrap();
         let mapped = MappedFile::map(&file, bytes.len() as u64, true).unwrap();
         let pair = Pair::default();
-        let pid = std::process::id().cast_signed();
         let mut memory = vec![0_u8; 700_000];
         let at = memory.as_mut_ptr().expose_provenance() as u64;
         let mut send = |offset: u64, len: usize| {
-            let sent = mapped.send(&pair, pid, at, offset, len);
+            let sent = mapped.send(copier(&pair), at, offset, len);
             (sent, std::hint::black_box(&mut memory)[..len] == bytes[offset as usize..][..len])
         };
         for (offset, len) in [(0, 1), (4095, 2), (100_001, 700_000), (999_999, 1), (5, 0)] {
@@ -161,20 +154,22 @@ mod tests {
         file.write_all_at(&[bytes[0]; 9], 50_000).unwrap();
         file.write_all_at(&bytes[50_000..50_009], 50_000).unwrap();
         assert_eq!(send(40_000, 20_000), (true, true));
-        assert!(!mapped.send(&pair, pid, 8, 0, 100) && !mapped.send(&pair, pid, at, 999_999, 2));
-        assert!(!mapped.send(&pair, pid, at, u64::MAX, 2));
+        assert!(
+            !mapped.send(copier(&pair), 8, 0, 100) && !mapped.send(copier(&pair), at, 999_999, 2)
+        );
+        assert!(!mapped.send(copier(&pair), at, u64::MAX, 2));
         // In the middle of a page: the rest of it reads as zeroes, which is not the file's.
         file.set_len(500_000).unwrap();
         assert!(
-            mapped.send(&pair, pid, at, 499_000, 1000)
-                && !mapped.send(&pair, pid, at, 499_000, 1001)
+            mapped.send(copier(&pair), at, 499_000, 1000)
+                && !mapped.send(copier(&pair), at, 499_000, 1001)
         );
         assert!(
-            !mapped.send(&pair, pid, at, 400_000, 200_000)
-                && !mapped.send(&pair, pid, at, 600_000, 5)
+            !mapped.send(copier(&pair), at, 400_000, 200_000)
+                && !mapped.send(copier(&pair), at, 600_000, 5)
         );
         file.set_len(0).unwrap();
-        assert!(!mapped.send(&pair, pid, at, 0, 1));
+        assert!(!mapped.send(copier(&pair), at, 0, 1));
     }
 
     #[test]
@@ -183,27 +178,26 @@ mod tests {
         let mut bytes = vec![1; 600_000];
         file.write_all_at(&bytes, 0).unwrap();
         let (pair, size) = (Pair::default(), bytes.len() as u64);
-        let pid = std::process::id().cast_signed();
         let memory: Vec<u8> =
             (0..bytes.len() as u32).map(|i| (i.wrapping_mul(77) >> 3) as u8).collect();
         let at = memory.as_ptr().expose_provenance() as u64;
         let mapped = MappedFile::map(&file, size, false).unwrap();
         for (offset, len) in [(0, 1), (4095, 2), (100_001, 400_000), (599_999, 1), (5, 0)] {
-            assert!(mapped.receive(&pair, pid, at, offset, len), "{offset} {len}");
+            assert!(mapped.receive(copier(&pair), at, offset, len), "{offset} {len}");
             let offset = offset as usize;
             bytes[offset..offset + len].copy_from_slice(&memory[..len]);
             let mut now = vec![0; bytes.len()];
             file.read_exact_at(&mut now, 0).unwrap();
             assert!(now == bytes, "{offset} {len}");
         }
-        assert!(!mapped.receive(&pair, pid, 8, 0, 100));
-        assert!(!mapped.receive(&pair, pid, at, size - 1, 2));
+        assert!(!mapped.receive(copier(&pair), 8, 0, 100));
+        assert!(!mapped.receive(copier(&pair), at, size - 1, 2));
         // In the middle of a page: what is behind it would be lost.
         file.set_len(500_000).unwrap();
-        assert!(!mapped.receive(&pair, pid, at, 499_000, 1001));
-        assert!(!mapped.receive(&pair, pid, at, 500_000, 100_000));
+        assert!(!mapped.receive(copier(&pair), at, 499_000, 1001));
+        assert!(!mapped.receive(copier(&pair), at, 500_000, 100_000));
         let read_only = MappedFile::map(&file, 500_000, true).unwrap();
-        assert!(!read_only.receive(&pair, pid, at, 0, 1));
+        assert!(!read_only.receive(copier(&pair), at, 0, 1));
         assert_eq!(file.metadata().unwrap().len(), 500_000);
     }
 }

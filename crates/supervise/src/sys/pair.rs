@@ -1,8 +1,8 @@
 //! Large copies from and to other processes, by two threads.
 //!
-//! Half of such a copy's time goes into finding the other process' pages, one by one, and most of the
-//! rest waits for memory: a second processor makes it almost twice as fast. A copy is cut into pieces,
-//! and who is free takes the next; where the helper has no processor, the other one does it all.
+//! Such a copy finds the other process' pages one by one, and waits for memory: where a second processor
+//! is free, two are faster. A copy is cut into pieces, and who is free takes the next; where the helper
+//! has no processor, the other one does it all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -24,8 +24,15 @@ const CLOSE: Duration = Duration::from_micros(100);
 const LOOKS: u32 = 1000;
 const PAUSE: Duration = Duration::from_micros(50);
 
+/// An address space that may go, and another take its place behind the same process.
+pub(crate) trait Mortal: Sync {
+    /// Asked before each piece.
+    fn is_there(&self) -> bool;
+}
+
 struct Job {
     transfer: Transfer<'static>,
+    owner: &'static dyn Mortal,
     /// The next piece that nobody took.
     next: AtomicUsize,
     /// Pieces that are done.
@@ -35,11 +42,6 @@ struct Job {
 }
 
 impl Job {
-    const fn new(transfer: Transfer<'static>) -> Self {
-        let short = AtomicUsize::new(transfer.len());
-        Self { transfer, next: AtomicUsize::new(0), done: AtomicUsize::new(0), short }
-    }
-
     const fn pieces(&self) -> usize {
         self.transfer.len().div_ceil(PIECE)
     }
@@ -53,7 +55,9 @@ impl Job {
             }
             let start = piece * PIECE;
             let len = PIECE.min(self.transfer.len() - start);
-            let copied = self.transfer.part(start, len).run();
+            // SAFETY: a piece is inside, and is taken once.
+            let part = unsafe { self.transfer.part(start, len) };
+            let copied = if self.owner.is_there() { part.run() } else { 0 };
             if copied < len {
                 self.short.fetch_min(start + copied, Ordering::Relaxed);
             }
@@ -78,14 +82,13 @@ impl Job {
 #[derive(Default)]
 pub(crate) struct Pair {
     /// When the last large copy ended. Held for the time of one: another one meanwhile is made alone.
-    one: Mutex<Option<Instant>>,
+    last: Mutex<Option<Instant>>,
     job: Mutex<Option<Arc<Job>>>,
     /// Counts jobs.
     given: AtomicU32,
-    /// Whether there is a helper, and whether it is awake.
-    there: AtomicBool,
-    awake: AtomicBool,
     wake: Condvar,
+    /// Whether there is a helper.
+    helped: AtomicBool,
     over: AtomicBool,
 }
 
@@ -93,7 +96,7 @@ impl Pair {
     /// The helper's work, until [`finish`](Self::finish).
     pub(crate) fn help(&self) {
         let (mut seen, mut last) = (0, Instant::now());
-        self.there.store(true, Ordering::Relaxed);
+        self.helped.store(true, Ordering::Relaxed);
         while !self.over.load(Ordering::Acquire) {
             let given = self.given.load(Ordering::Acquire);
             if given != seen {
@@ -112,11 +115,9 @@ impl Pair {
 
     fn sleep(&self, seen: u32) {
         let mut job = self.job.lock();
-        self.awake.store(false, Ordering::Release);
         while self.given.load(Ordering::Acquire) == seen && !self.over.load(Ordering::Acquire) {
             self.wake.wait(&mut job);
         }
-        self.awake.store(true, Ordering::Release);
     }
 
     /// Lets the helper go.
@@ -126,59 +127,109 @@ impl Pair {
         self.wake.notify_all();
     }
 
-    /// Copies from address `addr` of a process; how many bytes, fewer where its memory ends.
-    pub(crate) fn read_memory(&self, pid: i32, addr: u64, data: &mut [u8]) -> usize {
-        self.run(Transfer::reading(pid, addr, data))
+    fn give(&self, job: &Arc<Job>) {
+        let mut slot = self.job.lock();
+        *slot = Some(Arc::clone(job));
+        self.given.fetch_add(1, Ordering::Release);
+        self.wake.notify_one();
     }
 
-    /// Copies to address `addr` of a process; how many bytes, fewer where its memory ends or may not be
-    /// written.
-    pub(crate) fn write_memory(&self, pid: i32, addr: u64, data: &[u8]) -> usize {
-        self.run(Transfer::writing(pid, addr, data))
-    }
-
-    /// Makes a copy; how many bytes, from the first on. More may have been copied behind them.
-    pub(super) fn run(&self, transfer: Transfer<'_>) -> usize {
-        if transfer.len() <= PIECE {
-            return transfer.run();
-        }
-        let Some(mut last) = self.one.try_lock() else { return transfer.run() };
-        let close = last.is_some_and(|last| last.elapsed() < CLOSE);
-        let close = close && self.there.load(Ordering::Relaxed);
-        let copied = if close { self.together(&transfer) } else { transfer.run() };
-        *last = Some(Instant::now());
-        copied
-    }
-
-    fn together(&self, transfer: &Transfer<'_>) -> usize {
-        // SAFETY: what `transfer` borrows is used for pieces that were taken, and all are done before
+    fn together(&self, transfer: &Transfer<'_>, owner: &dyn Mortal) -> usize {
+        // SAFETY: what they borrow is used for pieces that were taken, and all of these are done before
         // this returns; then there is none left to take.
-        let job = Arc::new(Job::new(unsafe { transfer.unbound() }));
-        {
-            let mut slot = self.job.lock();
-            *slot = Some(Arc::clone(&job));
-            self.given.fetch_add(1, Ordering::Release);
-            if !self.awake.load(Ordering::Acquire) {
-                self.wake.notify_one();
-            }
-        }
+        let (transfer, owner) = unsafe {
+            (transfer.unbound(), std::mem::transmute::<&dyn Mortal, &'static dyn Mortal>(owner))
+        };
+        let short = AtomicUsize::new(transfer.len());
+        let (next, done) = Default::default();
+        let job = Arc::new(Job { transfer, owner, next, done, short });
+        self.give(&job);
         job.work();
         job.wait();
         job.short.load(Ordering::Relaxed)
     }
 }
 
+/// Who copies from and to a process.
+#[derive(Clone, Copy)]
+pub(crate) struct Copier<'a> {
+    pub(crate) pair: &'a Pair,
+    pub(crate) pid: i32,
+    pub(crate) owner: &'a dyn Mortal,
+}
+
+impl Copier<'_> {
+    /// Copies from address `addr`; how many bytes, fewer where memory ends.
+    pub(crate) fn read_memory(self, addr: u64, data: &mut [u8]) -> usize {
+        self.run(Transfer::reading(self.pid, addr, data))
+    }
+
+    /// Copies to address `addr`; how many bytes, fewer where memory ends or may not be written.
+    pub(crate) fn write_memory(self, addr: u64, data: &[u8]) -> usize {
+        self.run(Transfer::writing(self.pid, addr, data))
+    }
+
+    /// Makes a copy; how many bytes, from the first on. More may have been copied behind them.
+    pub(super) fn run(self, transfer: Transfer<'_>) -> usize {
+        let alone = |transfer: Transfer<'_>| if self.owner.is_there() { transfer.run() } else { 0 };
+        if transfer.len() <= PIECE || !self.pair.helped.load(Ordering::Relaxed) {
+            return alone(transfer);
+        }
+        let Some(mut last) = self.pair.last.try_lock() else { return alone(transfer) };
+        let copied = if last.is_some_and(|last| last.elapsed() < CLOSE) {
+            self.pair.together(&transfer, self.owner)
+        } else {
+            alone(transfer)
+        };
+        *last = Some(Instant::now());
+        copied
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// One that stays.
+    pub(crate) struct Here;
+
+    impl Mortal for Here {
+        fn is_there(&self) -> bool {
+            true
+        }
+    }
+
+    struct Gone;
+
+    impl Mortal for Gone {
+        fn is_there(&self) -> bool {
+            false
+        }
+    }
+
+    pub(crate) fn copier(pair: &Pair) -> Copier<'_> {
+        Copier { pair, pid: std::process::id().cast_signed(), owner: &Here }
+    }
+
     fn with_helper(f: impl FnOnce(&Pair)) {
+        struct Finish<'a>(&'a Pair);
+
+        impl Drop for Finish<'_> {
+            fn drop(&mut self) {
+                self.0.finish();
+            }
+        }
+
         let pair = Pair::default();
         std::thread::scope(|scope| {
+            let _finish = Finish(&pair);
             scope.spawn(|| pair.help());
             f(&pair);
-            pair.finish();
         });
+    }
+
+    fn bytes(len: u32) -> Vec<u8> {
+        (0..len).map(|i| (i.wrapping_mul(40_503) >> 9) as u8).collect()
     }
 
     /// Zeroes, and behind them what cannot be accessed.
@@ -196,38 +247,64 @@ mod tests {
     #[test]
     fn whole_copies_and_copies_that_end_early() {
         let pid = std::process::id().cast_signed();
-        let bytes: Vec<u8> =
-            (0..1_000_003_u32).map(|i| (i.wrapping_mul(40_503) >> 9) as u8).collect();
+        let bytes = bytes(1_000_003);
         let from = bytes.as_ptr() as u64;
-        with_helper(|pair| {
-            for round in 0..200 {
-                let len = [1, PIECE, PIECE + 1, 128 << 10, bytes.len()][round % 5];
+        let pages = [1, 15, 16, 17, 33, 63];
+        let copies = |pair: &Pair| {
+            for len in [1, PIECE, PIECE + 1, 128 << 10, bytes.len()].repeat(20) {
                 let mut copy = vec![0; len];
-                assert_eq!(pair.read_memory(pid, from, &mut copy), len);
-                assert_eq!(copy, bytes[..len]);
+                let transfer = Transfer::reading(pid, from, &mut copy);
+                assert_eq!(pair.together(&transfer, &Here), len);
+                assert!(copy == bytes[..len]);
                 let mut other = vec![0_u8; len];
                 let to = other.as_mut_ptr() as u64;
-                assert_eq!(pair.write_memory(pid, to, &copy), len);
+                assert_eq!(pair.together(&Transfer::writing(pid, to, &copy), &Here), len);
                 assert!(*std::hint::black_box(&other) == bytes[..len]);
+                assert_eq!(pair.together(&Transfer::writing(pid, to, &copy), &Gone), 0);
             }
-            // The end of what is mapped, somewhere in each of the pieces.
+            // The end of what may be accessed, in each of the pieces.
             let page = pci::PAGE_SIZE as usize;
-            for pages in [1, 15, 16, 17, 33, 63] {
+            for pages in pages {
                 let mut copy = vec![1; 64 * page];
                 let area = area(copy.len(), pages * page);
                 for _ in 0..20 {
-                    assert_eq!(pair.read_memory(pid, area as u64, &mut copy), pages * page);
+                    let transfer = Transfer::reading(pid, area as u64, &mut copy);
+                    assert_eq!(pair.together(&transfer, &Here), pages * page);
                 }
                 assert!(copy[..pages * page].iter().all(|b| *b == 0));
                 // SAFETY: made above, and nothing refers to it.
                 assert_eq!(unsafe { libc::munmap(area, copy.len()) }, 0);
             }
+        };
+        with_helper(copies);
+        // Nobody helps.
+        copies(&Pair::default());
+    }
+
+    /// A copy that only the helper can make: it is awake, or woken.
+    #[test]
+    fn the_helper_helps() {
+        let bytes = bytes(300_000);
+        with_helper(|pair| {
+            for pause in [0, 0, 1, 2].map(|n| AWAKE * n).repeat(5) {
+                std::thread::sleep(pause);
+                let mut copy = vec![0; bytes.len()];
+                let pid = std::process::id().cast_signed();
+                let transfer = Transfer::reading(pid, bytes.as_ptr() as u64, &mut copy);
+                // SAFETY: all is done before `wait` returns.
+                let transfer = unsafe { transfer.unbound() };
+                let short = AtomicUsize::new(transfer.len());
+                let (next, done) = Default::default();
+                let job = Arc::new(Job { transfer, owner: &Here, next, done, short });
+                pair.give(&job);
+                job.wait();
+                assert!(copy == bytes);
+            }
         });
     }
 
     #[test]
-    fn several_at_once_and_none() {
-        let pid = std::process::id().cast_signed();
+    fn several_at_once() {
         with_helper(|pair| {
             std::thread::scope(|scope| {
                 for seed in 0..4_u8 {
@@ -237,20 +314,12 @@ mod tests {
                         for _ in 0..200 {
                             copy.fill(9);
                             let at = from.as_ptr() as u64;
-                            assert_eq!(pair.read_memory(pid, at, &mut copy), from.len());
+                            assert_eq!(copier(pair).read_memory(at, &mut copy), from.len());
                             assert!(copy == from);
                         }
                     });
                 }
             });
-            std::thread::sleep(AWAKE * 3);
         });
-        // Nobody helps.
-        let (pair, from) = (Pair::default(), vec![7; 300_000]);
-        for _ in 0..10 {
-            let mut copy = vec![0; from.len()];
-            assert_eq!(pair.read_memory(pid, from.as_ptr() as u64, &mut copy), from.len());
-            assert!(copy == from);
-        }
     }
 }
