@@ -19,6 +19,10 @@ const PIECE: usize = 64 << 10;
 const AWAKE: Duration = Duration::from_micros(100);
 /// It is woken when a copy follows another one within this time.
 const CLOSE: Duration = Duration::from_micros(100);
+/// Who waits so long for the helper has one whose processor is wanted by others, and does without it
+/// for a while.
+const BUSY: Duration = Duration::from_micros(300);
+const ALONE: Duration = Duration::from_millis(100);
 /// How often one looks whether the helper is done, before there are pauses: its piece may be waiting
 /// for something that only the client can do.
 const LOOKS: u32 = 1000;
@@ -78,11 +82,20 @@ impl Job {
     }
 }
 
+/// What large copies came to.
+#[derive(Default)]
+struct Past {
+    /// When the last one ended.
+    ended: Option<Instant>,
+    /// When the helper let somebody wait.
+    waited: Option<Instant>,
+}
+
 /// The helper, and what it is given.
 #[derive(Default)]
 pub(crate) struct Pair {
-    /// When the last large copy ended. Held for the time of one: another one meanwhile is made alone.
-    last: Mutex<Option<Instant>>,
+    /// Held for the time of a large copy: another one meanwhile is made alone.
+    past: Mutex<Past>,
     job: Mutex<Option<Arc<Job>>>,
     /// Counts jobs.
     given: AtomicU32,
@@ -134,7 +147,8 @@ impl Pair {
         self.wake.notify_one();
     }
 
-    fn together(&self, transfer: &Transfer<'_>, owner: &dyn Mortal) -> usize {
+    /// A copy by both; how many bytes, and how long the helper took at the end.
+    fn together(&self, transfer: &Transfer<'_>, owner: &dyn Mortal) -> (usize, Duration) {
         // SAFETY: what they borrow is used for pieces that were taken, and all of these are done before
         // this returns; then there is none left to take.
         let (transfer, owner) = unsafe {
@@ -145,8 +159,9 @@ impl Pair {
         let job = Arc::new(Job { transfer, owner, next, done, short });
         self.give(&job);
         job.work();
+        let start = Instant::now();
         job.wait();
-        job.short.load(Ordering::Relaxed)
+        (job.short.load(Ordering::Relaxed), start.elapsed())
     }
 }
 
@@ -175,13 +190,16 @@ impl Copier<'_> {
         if transfer.len() <= PIECE || !self.pair.helped.load(Ordering::Relaxed) {
             return alone(transfer);
         }
-        let Some(mut last) = self.pair.last.try_lock() else { return alone(transfer) };
-        let copied = if last.is_some_and(|last| last.elapsed() < CLOSE) {
-            self.pair.together(&transfer, self.owner)
+        let Some(mut past) = self.pair.past.try_lock() else { return alone(transfer) };
+        let within = |then: Option<Instant>, time| then.is_some_and(|then| then.elapsed() < time);
+        let copied = if within(past.ended, CLOSE) && !within(past.waited, ALONE) {
+            let (copied, wait) = self.pair.together(&transfer, self.owner);
+            past.waited = (wait > BUSY).then(Instant::now);
+            copied
         } else {
             alone(transfer)
         };
-        *last = Some(Instant::now());
+        past.ended = Some(Instant::now());
         copied
     }
 }
@@ -254,13 +272,13 @@ pub(crate) mod tests {
             for len in [1, PIECE, PIECE + 1, 128 << 10, bytes.len()].repeat(20) {
                 let mut copy = vec![0; len];
                 let transfer = Transfer::reading(pid, from, &mut copy);
-                assert_eq!(pair.together(&transfer, &Here), len);
+                assert_eq!(pair.together(&transfer, &Here).0, len);
                 assert!(copy == bytes[..len]);
                 let mut other = vec![0_u8; len];
                 let to = other.as_mut_ptr() as u64;
-                assert_eq!(pair.together(&Transfer::writing(pid, to, &copy), &Here), len);
+                assert_eq!(pair.together(&Transfer::writing(pid, to, &copy), &Here).0, len);
                 assert!(*std::hint::black_box(&other) == bytes[..len]);
-                assert_eq!(pair.together(&Transfer::writing(pid, to, &copy), &Gone), 0);
+                assert_eq!(pair.together(&Transfer::writing(pid, to, &copy), &Gone).0, 0);
             }
             // The end of what may be accessed, in each of the pieces.
             let page = pci::PAGE_SIZE as usize;
@@ -269,7 +287,7 @@ pub(crate) mod tests {
                 let area = area(copy.len(), pages * page);
                 for _ in 0..20 {
                     let transfer = Transfer::reading(pid, area as u64, &mut copy);
-                    assert_eq!(pair.together(&transfer, &Here), pages * page);
+                    assert_eq!(pair.together(&transfer, &Here).0, pages * page);
                 }
                 assert!(copy[..pages * page].iter().all(|b| *b == 0));
                 // SAFETY: made above, and nothing refers to it.
