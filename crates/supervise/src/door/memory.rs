@@ -7,7 +7,9 @@
 //!
 //! Two things it does not do: a page whose fault the client serves itself (userfaultfd) is an error
 //! for it, and where a process that cannot be dumped has no user 0 that is ours it cannot be opened.
-//! `process_vm_readv` and its like step in.
+//! `process_vm_readv` and its like step in. These take a process, which may have become another program:
+//! it is made sure that it has not ([`Mark`]). That the address space is still there says less: a
+//! transfer that waits keeps it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,6 +23,7 @@ use iommu::{MmId, PinId};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::maps::Space;
+use crate::sys::client::Mark;
 use crate::sys::mapped::MappedFile;
 use crate::sys::pair::{Copier, Mortal, Pair};
 use crate::sys::procmap::Mapping;
@@ -28,8 +31,8 @@ use crate::sys::procmap::Mapping;
 /// From here on a transfer goes by `process_vm_readv` and its like, which copy once.
 const LARGE: usize = 16 << 10;
 
-/// For so long an address space that was seen is taken to be there: a process that replaces it needs
-/// longer to have memory anew.
+/// For so long a program that was seen is taken to be there: a process that becomes another one needs
+/// longer to have memory at the same addresses.
 const JUST_NOW: Duration = Duration::from_micros(50);
 
 /// An address space.
@@ -39,7 +42,9 @@ pub(crate) struct Mm {
     /// `None` where it may not be opened.
     mem: Option<File>,
     maps: Mutex<Space>,
-    /// When it was last seen alive.
+    /// `None` where it cannot be had.
+    mark: Mutex<Option<Mark>>,
+    /// When its process was last seen to have it.
     seen: Mutex<Option<Instant>>,
 }
 
@@ -54,7 +59,9 @@ impl Mm {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
             mem => Some(mem?),
         };
-        Ok(Self { id, pid, mem, maps: Mutex::new(Space::of(tid)?), seen: Mutex::default() })
+        let maps = Mutex::new(Space::of(tid)?);
+        let mark = mem.as_ref().and_then(|mem| mark_in(mem, Mark::address(tid)?));
+        Ok(Self { id, pid, mem, maps, mark: Mutex::new(mark), seen: Mutex::default() })
     }
 
     /// Its name.
@@ -68,19 +75,28 @@ impl Mm {
         !matches!(self.mapping(0), Err(e) if e.raw_os_error() == Some(libc::ESRCH))
     }
 
+    /// Whether a thread lives in it; `None` where that cannot be told.
+    pub(crate) fn is_of(&self, tid: i32) -> Option<bool> {
+        let known = (*self.mark.lock())?;
+        let theirs = known.now(tid);
+        if theirs == Some(known) {
+            return Some(true);
+        }
+        // A program may change these bytes.
+        let ours = mark_in(self.mem.as_ref()?, known.addr)?;
+        let same = theirs == Some(ours);
+        if same {
+            *self.mark.lock() = Some(ours);
+        }
+        Some(same)
+    }
+
     /// What covers an address.
     ///
     /// # Errors
     /// `ESRCH`: the address space is no more.
     pub(crate) fn mapping(&self, addr: u64) -> io::Result<Option<Mapping>> {
         self.maps.lock().find(addr)
-    }
-
-    fn saw(&self, alive: bool) -> bool {
-        if alive {
-            *self.seen.lock() = Some(Instant::now());
-        }
-        alive
     }
 
     fn copier<'a>(&'a self, pair: &'a Pair) -> Copier<'a> {
@@ -93,7 +109,7 @@ impl Mm {
         let from_mem = |data: &mut [u8], done: usize| {
             let (at, rest) = (addr.wrapping_add(done as u64), data.get_mut(done..));
             let (Some(mem), Some(rest)) = (&self.mem, rest) else { return false };
-            self.saw(mem.read_exact_at(rest, at).is_ok())
+            mem.read_exact_at(rest, at).is_ok()
         };
         if small && from_mem(data, 0) {
             return true;
@@ -108,7 +124,7 @@ impl Mm {
         let to_mem = |done: usize| {
             let (at, rest) = (addr.wrapping_add(done as u64), data.get(done..));
             let (Some(mem), Some(rest)) = (&self.mem, rest) else { return false };
-            self.saw(mem.write_all_at(rest, at).is_ok())
+            mem.write_all_at(rest, at).is_ok()
         };
         if small && to_mem(0) {
             return true;
@@ -145,8 +161,23 @@ impl Mm {
 impl Mortal for Mm {
     fn is_there(&self) -> bool {
         let seen = *self.seen.lock();
-        seen.is_some_and(|seen| seen.elapsed() < JUST_NOW) || self.saw(self.is_alive())
+        if seen.is_some_and(|seen| seen.elapsed() < JUST_NOW) {
+            return true;
+        }
+        let marked = self.mark.lock().is_some();
+        let there = if marked { self.is_of(self.pid) == Some(true) } else { self.is_alive() };
+        if there {
+            *self.seen.lock() = Some(Instant::now());
+        }
+        there
     }
+}
+
+/// The mark at an address.
+fn mark_in(mem: &File, addr: u64) -> Option<Mark> {
+    let mut bytes = [0; 16];
+    mem.read_exact_at(&mut bytes, addr).ok()?;
+    Some(Mark { addr, bytes })
 }
 
 /// A pinned range.
@@ -259,6 +290,29 @@ mod tests {
         assert!(
             !mm.dma_read(&pair, 0x1000, &mut [0; 8]) && !mm.dma_write(&pair, 0x1000, &[0; LARGE])
         );
+    }
+
+    #[test]
+    fn an_address_space_is_known_again() {
+        let pid = std::process::id().cast_signed();
+        let (mm, other) = (own(), std::process::Command::new("sleep").arg("60").spawn());
+        let mut other = other.unwrap();
+        assert_eq!((mm.is_of(pid), mm.is_of(other.id().cast_signed())), (Some(true), Some(false)));
+        // As if the program had changed it.
+        let now = *mm.mark.lock();
+        mm.mark.lock().as_mut().unwrap().bytes[3] ^= 1;
+        assert_eq!(mm.is_of(pid), Some(true));
+        assert!(now.is_some() && *mm.mark.lock() == now && mm.is_there());
+        // Another program.
+        let theirs = Mm { pid: other.id().cast_signed(), ..own() };
+        assert!(!theirs.is_there());
+        let (pair, mut memory) = (Pair::default(), vec![7_u8; LARGE]);
+        let at = memory.as_mut_ptr() as u64;
+        // By `/proc/PID/mem`.
+        assert!(theirs.dma_write(&pair, at, &[9; LARGE]) && mm.dma_write(&pair, at, &[9; LARGE]));
+        assert!(std::hint::black_box(&memory).iter().all(|b| *b == 9));
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

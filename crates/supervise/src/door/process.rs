@@ -177,8 +177,9 @@ impl Processes {
     /// The process is gone.
     pub(crate) fn mm(&self, process: &Process, tid: i32) -> io::Result<Arc<Mm>> {
         let mut current = process.mm.lock();
+        // After an exec a transfer that waits keeps the old one alive.
         if let Some(mm) = &*current
-            && mm.is_alive()
+            && mm.is_of(tid).unwrap_or_else(|| mm.is_alive())
         {
             return Ok(Arc::clone(mm));
         }

@@ -6,6 +6,39 @@ use std::time::Duration;
 
 use super::last_error;
 
+/// Random bytes that the kernel gives each program as it begins (`AT_RANDOM`), and their address: an
+/// `exec` puts another program's memory behind the same process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) addr: u64,
+    pub(crate) bytes: [u8; 16],
+}
+
+impl Mark {
+    /// The address of a thread's mark: `proc_pid_auxv(5)`.
+    pub(crate) fn address(tid: i32) -> Option<u64> {
+        const AT_RANDOM: u64 = 25;
+        let bytes = std::fs::read(format!("/proc/{tid}/auxv")).ok()?;
+        let (wide, narrow) = (bytes.as_chunks::<8>().0, bytes.as_chunks::<4>().0);
+        let find = |words: &[u64]| {
+            let mut pairs = words.as_chunks::<2>().0.iter();
+            pairs.find(|[key, _]| *key == AT_RANDOM).map(|[_, value]| *value)
+        };
+        let wide: Vec<u64> = wide.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        // A program of 32 bits.
+        let narrow =
+            || narrow.iter().map(|word| u32::from_le_bytes(*word).into()).collect::<Vec<_>>();
+        find(&wide).or_else(|| find(&narrow()))
+    }
+
+    /// What is there now, in a process.
+    pub(crate) fn now(&self, pid: i32) -> Option<Self> {
+        let mut bytes = [0; 16];
+        let whole = read_memory(pid, self.addr, &mut bytes) == bytes.len();
+        whole.then_some(Self { bytes, ..*self })
+    }
+}
+
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Way {

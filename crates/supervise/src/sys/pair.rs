@@ -28,9 +28,9 @@ const ALONE: Duration = Duration::from_millis(100);
 const LOOKS: u32 = 1000;
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// An address space that may go, and another take its place behind the same process.
+/// The memory of a process, in whose place another program's may come.
 pub(crate) trait Mortal: Sync {
-    /// Asked before each piece.
+    /// Whether it is there still. Asked before each piece: one may wait long for another.
     fn is_there(&self) -> bool;
 }
 

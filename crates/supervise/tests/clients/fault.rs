@@ -26,7 +26,7 @@ pub(super) fn run(role: &str) -> Option<()> {
     let vfio = Vfio::open();
     let memory = raw::memory(PAGE as usize, libc::MAP_PRIVATE);
     let other = raw::memory(PAGE as usize, libc::MAP_PRIVATE) as u64;
-    faults.register(memory as u64);
+    faults.register(memory as u64, PAGE);
     assert_eq!(raw::map(vfio.container, memory, IOVA, PAGE), 0);
     assert_eq!(raw::map(vfio.container, other as *const u8, OTHER, PAGE), 0);
     let unmapping = AtomicBool::new(false);
@@ -66,7 +66,7 @@ fn argument() -> Option<()> {
     };
     let vfio = Vfio::open();
     let memory = raw::memory(2 * PAGE as usize, libc::MAP_PRIVATE);
-    faults.register(memory as u64 + PAGE);
+    faults.register(memory as u64 + PAGE, PAGE);
     // vfio_irq_set: argsz, flags (DATA_BOOL, ACTION_TRIGGER), index (MSI-X), start, count; its data is
     // in the other page.
     const COUNT: u32 = 2;
@@ -109,10 +109,10 @@ fn fetch_by_nvme(nvme: i32) {
 }
 
 /// Faults of pages that were never there.
-struct Faults(i32);
+pub(super) struct Faults(i32);
 
 impl Faults {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let mut fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) } as i32;
         if fd < 0 {
             const NEW: u64 = 0xaa00;
@@ -130,15 +130,15 @@ impl Faults {
         (fd >= 0 && unsafe { libc::ioctl(fd, API, api.as_mut_ptr()) } == 0).then_some(Self(fd))
     }
 
-    fn register(&self, page: u64) {
+    pub(super) fn register(&self, start: u64, len: u64) {
         // uffdio_register: range, missing pages, requests
         const REGISTER: u64 = 0xc020_aa00;
-        let mut argument = [page, PAGE, 1, 0];
+        let mut argument = [start, len, 1, 0];
         assert_eq!(unsafe { libc::ioctl(self.0, REGISTER, argument.as_mut_ptr()) }, 0);
     }
 
     /// The page of the next fault.
-    fn wait(&self) -> u64 {
+    pub(super) fn wait(&self) -> u64 {
         // uffd_msg: the event's number, flags, the address
         let mut message = [0_u64; 4];
         let bytes = unsafe { libc::read(self.0, message.as_mut_ptr().cast(), 32) };
@@ -146,10 +146,15 @@ impl Faults {
         message[2] & !(PAGE - 1)
     }
 
-    fn serve(&self, page: u64) {
+    pub(super) fn serve(&self, page: u64) {
+        assert!(self.offer(page));
+    }
+
+    /// The same; `false` when the page is there, or its memory is gone.
+    pub(super) fn offer(&self, page: u64) -> bool {
         // uffdio_zeropage: range, mode, bytes done
         const ZEROPAGE: u64 = 0xc020_aa04;
         let mut argument = [page, PAGE, 0, 0];
-        assert_eq!(unsafe { libc::ioctl(self.0, ZEROPAGE, argument.as_mut_ptr()) }, 0);
+        unsafe { libc::ioctl(self.0, ZEROPAGE, argument.as_mut_ptr()) == 0 }
     }
 }

@@ -1,15 +1,16 @@
 //! Clients that are killed while they write.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use softvfio_supervise::client::nvme::{MEMORY, MOST, Nvme};
 use softvfio_supervise::client::vfio::Container;
 
 use super::raw::{self, EduRegisters, Vfio};
-use super::{READY, becoming, ready};
+use super::{READY, becoming, large, ready};
 
 /// Writes stamped blocks one after the other, and says which are written.
 pub(super) fn writes() {
@@ -21,25 +22,35 @@ pub(super) fn writes() {
     ready();
     let most = nvme.identity().blocks / 8;
     for n in (0..most).cycle() {
-        let block = block(stamp, n);
+        let block = stamped(stamp, n, MOST);
         nvme.write(8 * n, &block).unwrap_or_else(|failure| panic!("{failure}"));
         let line = format!("{n}\n");
         std::io::stdout().write_all(line.as_bytes()).unwrap();
     }
 }
 
-fn block(stamp: u64, n: u64) -> Vec<u8> {
-    [stamp, n].map(u64::to_le_bytes).concat().repeat(MOST / 16)
+/// The bytes of write number `n`.
+pub(super) fn stamped(stamp: u64, n: u64, len: usize) -> Vec<u8> {
+    [stamp, n].map(u64::to_le_bytes).concat().repeat(len / 16)
+}
+
+/// Blocks that have the beginning of one write and the end of another.
+fn torn_blocks(disk: &File) -> usize {
+    let mut bytes = vec![0; disk.metadata().unwrap().len() as usize];
+    disk.read_exact_at(&mut bytes, 0).unwrap();
+    bytes.chunks(512).filter(|block| block[..16] != block[496..]).count()
 }
 
 /// Kills writers, each after another time, and looks into the file at once.
 pub(super) fn killer() {
     let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
-    let disk = std::fs::File::open(std::env::var("SOFTVFIO_E2E_DISK").unwrap()).unwrap();
+    let disk = File::open(std::env::var("SOFTVFIO_E2E_DISK").unwrap()).unwrap();
     let rounds = number("SOFTVFIO_E2E_ROUNDS");
+    let writes = std::env::var("SOFTVFIO_E2E_WRITES").unwrap();
+    let most = if writes == "writes" { MOST } else { large::MOST as usize };
     let (mut told, mut state) = (0, 0x9e37_79b9_7f4a_7c15_u64);
     for stamp in 1..=rounds {
-        let mut command = becoming("writes");
+        let mut command = becoming(&writes);
         command.env("SOFTVFIO_E2E_STAMP", stamp.to_string()).stdout(Stdio::piped());
         let mut writer = command.spawn().unwrap();
         let mut stdout = BufReader::new(writer.stdout.take().unwrap());
@@ -58,12 +69,19 @@ pub(super) fn killer() {
         let whole = rest.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let done = whole.lines().filter_map(|line| line.parse::<u64>().ok());
         for n in done {
-            let mut found = vec![0; MOST];
-            disk.read_exact_at(&mut found, n * MOST as u64).unwrap();
-            assert!(found == block(stamp, n), "round {stamp}: block {n} is not in the file");
+            let mut found = vec![0; most];
+            disk.read_exact_at(&mut found, n * most as u64).unwrap();
+            let whole = found == stamped(stamp, n, most);
+            assert!(whole, "round {stamp}: block {n} is not in the file");
             told += 1;
         }
         writer.wait().unwrap();
+        // What the device was about to do is over after a while.
+        let torn = || torn_blocks(&disk);
+        let start = Instant::now();
+        while torn() != 0 {
+            assert!(start.elapsed() < Duration::from_secs(10), "round {stamp}: {} torn", torn());
+        }
     }
     println!("{rounds} killed, {told} writes checked");
     assert!(told > rounds);

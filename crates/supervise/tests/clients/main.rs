@@ -8,10 +8,12 @@
 #![allow(clippy::undocumented_unsafe_blocks, reason = "clients: every pointer is their own memory")]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod disk;
 mod fault;
 mod hardware;
 mod hostile;
 mod killed;
+mod large;
 mod processes;
 mod raw;
 #[path = "../support/mod.rs"]
@@ -75,6 +77,7 @@ fn role() {
         _ => processes::run(&role)
             .or_else(|| fault::run(&role))
             .or_else(|| hardware::run(&role))
+            .or_else(|| large::run(&role))
             .expect("a role"),
     }
     std::process::exit(0);
@@ -303,19 +306,122 @@ fn the_fault_handler_of_a_client_can_use_a_device_while_a_request_on_it_waits() 
 
 #[test]
 fn killed_while_writing_what_was_told_is_in_the_file() {
+    killed_while("writes", 200);
+}
+
+#[test]
+fn killed_while_writing_much_at_a_time_what_was_told_is_in_the_file() {
+    killed_while("large writes", 60);
+}
+
+fn killed_while(writes: &str, rounds: usize) {
     let place = Place::new("killer");
     for user in users() {
         let disk = place.blank("disk", 16 << 20);
         let devices = format!("edu nvme,file={}", disk.display());
         let mut command = session(&place, *user, &devices, "killer");
-        // 200 in all, whoever we are.
-        let rounds = 200 / users().len();
+        // So many in all, whoever we are.
+        let rounds = rounds / users().len();
+        command.env("SOFTVFIO_E2E_WRITES", writes);
         command.env("SOFTVFIO_E2E_DISK", &disk).env("SOFTVFIO_E2E_ROUNDS", rounds.to_string());
         let finished = place.run(&mut command, LIMIT);
         if finished.status.code() == Some(CANNOT) {
             return skip(&finished.stderr);
         }
         print!("{}", finished.success().stdout);
+    }
+}
+
+/// The client finds nothing wrong with two disks of 16 MiB.
+fn succeeds_with_disks(client: &str) {
+    let place = Place::new("disks");
+    for user in users() {
+        let disk = place.blank("disk", 16 << 20);
+        let other = place.blank("other", 16 << 20);
+        let devices = format!("nvme,file={} nvme,file={}", other.display(), disk.display());
+        let mut command = session(&place, *user, &devices, client);
+        let finished = place.run(command.env("SOFTVFIO_E2E_DISK", &disk), LIMIT);
+        if finished.status.code() == Some(CANNOT) {
+            return skip(&finished.stderr);
+        }
+        let finished = finished.success();
+        assert!(!finished.stderr.contains("trouble"), "{}", finished.stderr);
+        print!("{}", finished.stdout);
+    }
+}
+
+#[test]
+fn two_disks_at_a_time_and_commands_of_all_sizes_at_all_places() {
+    succeeds_with_disks("sizes and places");
+}
+
+#[test]
+fn the_file_of_a_disk_changes_while_commands_go_on() {
+    succeeds_with_disks("the file changes");
+}
+
+/// A small file system, gone at the end. Other tests take what has our name for left behind.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn new() -> Option<Self> {
+        let dir = std::env::temp_dir().join(format!("e2e-small-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let (kind, options) = (c"tmpfs".as_ptr(), c"size=8m,mode=777".as_ptr().cast());
+        let name = Self::name(&dir);
+        let answer = unsafe { libc::mount(kind, name.as_ptr(), kind, 0, options) };
+        let mount = Self(dir);
+        (answer == 0).then_some(mount)
+    }
+
+    fn name(dir: &std::path::Path) -> std::ffi::CString {
+        std::ffi::CString::new(dir.to_str().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        unsafe { libc::umount2(Self::name(&self.0).as_ptr(), libc::MNT_DETACH) };
+        std::fs::remove_dir(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn a_file_system_with_less_room_than_the_disk() {
+    let Some(small) = Mount::new() else {
+        return skip("a file system cannot be mounted here");
+    };
+    let disk = small.0.join("disk");
+    std::fs::File::create(&disk).unwrap().set_len(16 << 20).unwrap();
+    let devices = format!("edu nvme,file={}", disk.display());
+    let place = Place::new("full");
+    let mut command = session(&place, User::Own, &devices, "fills");
+    let finished = place.run(command.env("SOFTVFIO_E2E_DISK", &disk), LIMIT);
+    if finished.status.code() == Some(CANNOT) {
+        return skip(&finished.stderr);
+    }
+    finished.success().says("16 of 32");
+}
+
+#[test]
+fn the_fault_handler_of_a_client_can_use_vfio_while_large_dma_waits_for_it() {
+    succeeds_with_disks("large faults");
+}
+
+#[test]
+fn an_exec_while_dma_waits_for_the_old_programs_memory() {
+    succeeds_with_disks("exec in a write");
+    succeeds_with_disks("exec in a read");
+}
+
+#[test]
+fn killed_while_large_dma_waits_for_its_memory() {
+    for finished in run("edu nvme,size=16M", "dies in a fault") {
+        if !finished.stdout.contains("skipped: ") {
+            let (code, errors) = (finished.status.code(), &finished.stderr);
+            assert_eq!(code, Some(128 + libc::SIGKILL), "{errors}");
+            assert!(!errors.contains("panicked") && finished.stdout.contains("supervisor: done"));
+        }
     }
 }
 
