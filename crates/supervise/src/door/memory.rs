@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use iommu::{MmId, PinId};
@@ -46,6 +46,8 @@ pub(crate) struct Mm {
     mark: Mutex<Option<Mark>>,
     /// When its process was last seen to have it.
     seen: Mutex<Option<Instant>>,
+    /// Large transfers under way, which keep it.
+    under_way: AtomicU32,
 }
 
 impl Mm {
@@ -61,7 +63,15 @@ impl Mm {
         };
         let maps = Mutex::new(Space::of(tid)?);
         let mark = mem.as_ref().and_then(|mem| mark_in(mem, Mark::address(tid)?));
-        Ok(Self { id, pid, mem, maps, mark: Mutex::new(mark), seen: Mutex::default() })
+        Ok(Self {
+            id,
+            pid,
+            mem,
+            maps,
+            mark: Mutex::new(mark),
+            seen: Mutex::default(),
+            under_way: AtomicU32::new(0),
+        })
     }
 
     /// Its name.
@@ -75,10 +85,25 @@ impl Mm {
         !matches!(self.mapping(0), Err(e) if e.raw_os_error() == Some(libc::ESRCH))
     }
 
-    /// Whether a thread lives in it; `None` where that cannot be told.
-    pub(crate) fn is_of(&self, tid: i32) -> Option<bool> {
+    /// Whether a thread that once lived in it still does. No memory is touched that somebody else may
+    /// have to bring.
+    pub(crate) fn is_still_of(&self, tid: i32) -> bool {
+        if self.under_way.load(Ordering::Acquire) == 0 {
+            return self.is_alive();
+        }
+        let known = *self.mark.lock();
+        let mark = |mem: Option<&File>| mark_in(mem?, known?.addr);
+        let theirs = File::open(format!("/proc/{tid}/mem")).ok();
+        match (mark(theirs.as_ref()), mark(self.mem.as_ref())) {
+            (_, None) => self.is_alive(),
+            (theirs, ours) => theirs == ours,
+        }
+    }
+
+    /// Whether its process has it; `None` where that cannot be told.
+    fn has_process(&self) -> Option<bool> {
         let known = (*self.mark.lock())?;
-        let theirs = known.now(tid);
+        let theirs = known.now(self.pid);
         if theirs == Some(known) {
             return Some(true);
         }
@@ -99,6 +124,13 @@ impl Mm {
         self.maps.lock().find(addr)
     }
 
+    fn large<R>(&self, transfer: impl FnOnce() -> R) -> R {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        let result = transfer();
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        result
+    }
+
     fn copier<'a>(&'a self, pair: &'a Pair) -> Copier<'a> {
         Copier { pair, pid: self.pid, owner: self }
     }
@@ -114,7 +146,7 @@ impl Mm {
         if small && from_mem(data, 0) {
             return true;
         }
-        let done = self.copier(pair).read_memory(addr, data);
+        let done = self.large(|| self.copier(pair).read_memory(addr, data));
         done == data.len() || (!small && from_mem(data, done))
     }
 
@@ -129,7 +161,7 @@ impl Mm {
         if small && to_mem(0) {
             return true;
         }
-        let done = self.copier(pair).write_memory(addr, data);
+        let done = self.large(|| self.copier(pair).write_memory(addr, data));
         done == data.len() || (!small && to_mem(done))
     }
 
@@ -142,7 +174,7 @@ impl Mm {
         offset: u64,
         len: usize,
     ) -> bool {
-        source.send(self.copier(pair), addr, offset, len)
+        self.large(|| source.send(self.copier(pair), addr, offset, len))
     }
 
     /// The other way: to bytes of a file.
@@ -154,7 +186,7 @@ impl Mm {
         offset: u64,
         len: usize,
     ) -> bool {
-        target.receive(self.copier(pair), addr, offset, len)
+        self.large(|| target.receive(self.copier(pair), addr, offset, len))
     }
 }
 
@@ -164,8 +196,7 @@ impl Mortal for Mm {
         if seen.is_some_and(|seen| seen.elapsed() < JUST_NOW) {
             return true;
         }
-        let marked = self.mark.lock().is_some();
-        let there = if marked { self.is_of(self.pid) == Some(true) } else { self.is_alive() };
+        let there = self.has_process().unwrap_or_else(|| self.is_alive());
         if there {
             *self.seen.lock() = Some(Instant::now());
         }
@@ -297,14 +328,16 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let (mm, other) = (own(), std::process::Command::new("sleep").arg("60").spawn());
         let mut other = other.unwrap();
-        assert_eq!((mm.is_of(pid), mm.is_of(other.id().cast_signed())), (Some(true), Some(false)));
+        let theirs = other.id().cast_signed();
+        // Only a transfer under way could keep it from ending with its process.
+        assert!(mm.is_still_of(pid) && mm.is_still_of(theirs));
+        assert!(mm.large(|| mm.is_still_of(pid) && !mm.is_still_of(theirs)));
         // As if the program had changed it.
         let now = *mm.mark.lock();
         mm.mark.lock().as_mut().unwrap().bytes[3] ^= 1;
-        assert_eq!(mm.is_of(pid), Some(true));
-        assert!(now.is_some() && *mm.mark.lock() == now && mm.is_there());
+        assert!(mm.is_there() && now.is_some() && *mm.mark.lock() == now);
         // Another program.
-        let theirs = Mm { pid: other.id().cast_signed(), ..own() };
+        let theirs = Mm { pid: theirs, ..own() };
         assert!(!theirs.is_there());
         let (pair, mut memory) = (Pair::default(), vec![7_u8; LARGE]);
         let at = memory.as_mut_ptr() as u64;

@@ -179,7 +179,7 @@ impl Processes {
         let mut current = process.mm.lock();
         // After an exec a transfer that waits keeps the old one alive.
         if let Some(mm) = &*current
-            && mm.is_of(tid).unwrap_or_else(|| mm.is_alive())
+            && mm.is_still_of(tid)
         {
             return Ok(Arc::clone(mm));
         }

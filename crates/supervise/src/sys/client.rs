@@ -31,7 +31,7 @@ impl Mark {
         find(&wide).or_else(|| find(&narrow()))
     }
 
-    /// What is there now, in a process.
+    /// What is there now, in a process. Waits where the client has to bring that page.
     pub(crate) fn now(&self, pid: i32) -> Option<Self> {
         let mut bytes = [0; 16];
         let whole = read_memory(pid, self.addr, &mut bytes) == bytes.len();
