@@ -91,13 +91,13 @@ impl Mm {
         if self.under_way.load(Ordering::Acquire) == 0 {
             return self.is_alive();
         }
-        let known = *self.mark.lock();
-        let mark = |mem: Option<&File>| mark_in(mem?, known?.addr);
-        let theirs = File::open(format!("/proc/{tid}/mem")).ok();
-        match (mark(theirs.as_ref()), mark(self.mem.as_ref())) {
-            (_, None) => self.is_alive(),
-            (theirs, ours) => theirs == ours,
-        }
+        let differs = || {
+            let known = (*self.mark.lock())?;
+            let ours = mark_in(self.mem.as_ref()?, known.addr)?;
+            let theirs = File::open(format!("/proc/{tid}/mem")).ok()?;
+            Some(mark_in(&theirs, known.addr) != Some(ours))
+        };
+        self.is_alive() && differs() != Some(true)
     }
 
     /// Whether its process has it; `None` where that cannot be told.
