@@ -52,6 +52,27 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Moves as much as it can between memory and the same number of bytes of an object.
+    fn move_mapped(
+        &mut self,
+        addr: u64,
+        object: &dyn Any,
+        offset: u64,
+        len: usize,
+        transfer: impl FnOnce(&mut [u8], &mut [u8]),
+    ) -> usize {
+        let now = len.min(self.mapped);
+        let (Some(object), Some(memory)) =
+            (object.downcast_ref::<RefCell<Vec<u8>>>(), self.at(addr, now))
+        else {
+            return 0;
+        };
+        transfer(memory, &mut object.borrow_mut()[offset as usize..][..now]);
+        now
+    }
+}
+
 impl DmaBus for Machine {
     fn read(&mut self, addr: u64, data: &mut [u8]) -> Result<(), Aborted> {
         self.reads.push((addr, data.len()));
@@ -71,25 +92,11 @@ impl DmaBus for Machine {
     }
 
     fn write_mapped(&mut self, addr: u64, source: &dyn Any, offset: u64, len: usize) -> usize {
-        let now = len.min(self.mapped);
-        let (Some(source), Some(memory)) =
-            (source.downcast_ref::<RefCell<Vec<u8>>>(), self.at(addr, now))
-        else {
-            return 0;
-        };
-        memory.copy_from_slice(&source.borrow()[offset as usize..][..now]);
-        now
+        self.move_mapped(addr, source, offset, len, |memory, there| memory.copy_from_slice(there))
     }
 
     fn read_mapped(&mut self, addr: u64, target: &dyn Any, offset: u64, len: usize) -> usize {
-        let now = len.min(self.mapped);
-        let (Some(target), Some(memory)) =
-            (target.downcast_ref::<RefCell<Vec<u8>>>(), self.at(addr, now))
-        else {
-            return 0;
-        };
-        target.borrow_mut()[offset as usize..][..now].copy_from_slice(memory);
-        now
+        self.move_mapped(addr, target, offset, len, |memory, there| there.copy_from_slice(memory))
     }
 
     fn set_intx(&mut self, asserted: bool) {

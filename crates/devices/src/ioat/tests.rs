@@ -66,8 +66,7 @@ fn the_ring_goes_round_and_fetches_in_batches() {
 /// may not have run by then.
 #[test]
 fn commands_to_stop_are_done_at_once_where_registers_trap() {
-    let mut rig = Rig::new(IoatConfig { polled: false, ..IoatConfig::default() });
-    rig.start();
+    let mut rig = Rig::started_as(false);
     rig.copy(0, DST, 8);
     rig.submit();
     let state = |rig: &mut Rig| (rig.read(0x84, 1), rig.read(0x88, 8) & 7);
@@ -85,8 +84,7 @@ fn commands_to_stop_are_done_at_once_where_registers_trap() {
 #[test]
 fn an_error_halts_and_recovery_goes_on() {
     for polled in [false, true] {
-        let mut rig = Rig::new(IoatConfig { polled, ..IoatConfig::default() });
-        rig.start();
+        let mut rig = Rig::started_as(polled);
         for fail in [0, 7, 15] {
             let first = rig.next;
             for i in 0..16 {
@@ -207,8 +205,7 @@ fn interrupts_are_sent_once_armed() {
 #[test]
 fn a_suspended_chain_goes_on_or_starts_anew() {
     for polled in [false, true] {
-        let mut rig = Rig::new(IoatConfig { polled, ..IoatConfig::default() });
-        rig.start();
+        let mut rig = Rig::started_as(polled);
         (0..20).for_each(|_| rig.copy(SRC, DST, 1 << 20));
         rig.write(0x86, 2, 20);
         // A few at a time; stopped in between.
@@ -240,8 +237,7 @@ fn a_suspended_chain_goes_on_or_starts_anew() {
 #[test]
 fn a_halt_is_told_although_the_channel_was_suspended() {
     for polled in [false, true] {
-        let mut rig = Rig::new(IoatConfig { polled, ..IoatConfig::default() });
-        rig.start();
+        let mut rig = Rig::started_as(polled);
         rig.copy(0, DST, 8);
         rig.write(0x86, 2, rig.next.into());
         assert!(rig.ioat.run(&mut rig.machine));

@@ -39,7 +39,11 @@ impl Rig {
     }
 
     pub(super) fn started() -> Self {
-        let mut rig = Self::new(IoatConfig::default());
+        Self::started_as(IoatConfig::default().polled)
+    }
+
+    pub(super) fn started_as(polled: bool) -> Self {
+        let mut rig = Self::new(IoatConfig { polled, ..IoatConfig::default() });
         rig.start();
         rig
     }

@@ -47,6 +47,9 @@ impl Backend for Known {
     }
 }
 
+/// 128 KiB in three segments, 40, 60 and 28 KiB: the first page, and how many.
+const SEGMENTS: [(u64, usize); 3] = [(0, 10), (20, 15), (50, 7)];
+
 fn rig(good: u64) -> (Rig, Vec<u8>) {
     let bytes: Vec<u8> =
         (0..1_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
@@ -54,14 +57,21 @@ fn rig(good: u64) -> (Rig, Vec<u8>) {
     let mut rig = Rig::with(NvmeConfig::new("S3", Vec::from([disk])));
     rig.start();
     rig.create_pair(1, 16, None);
-    // 128 KiB in three segments: 40, 60 and 28 KiB.
-    let pages = (0..10).map(|i| DATA + i * 0x1000);
-    let pages = pages.chain((20..35).map(|i| DATA + i * 0x1000));
-    let pages = pages.chain((50..57).map(|i| DATA + i * 0x1000));
+    let pages = SEGMENTS.iter().flat_map(|(first, pages)| (*first..).take(*pages));
     for (i, page) in (0..).zip(pages.skip(1)) {
-        rig.machine.put(BASE + 0x8_0000 + 8 * i, &[page]);
+        rig.machine.put(BASE + 0x8_0000 + 8 * i, &[DATA + (page << 12)]);
     }
     (rig, bytes)
+}
+
+/// The memory of the segments has the first of these bytes.
+fn expect(rig: &mut Rig, mut bytes: &[u8], mapped: usize) {
+    for (page, pages) in SEGMENTS {
+        let memory = rig.machine.at(DATA + (page << 12), pages << 12).unwrap();
+        let (now, rest) = bytes.split_at(pages << 12);
+        assert!(memory == now, "{mapped:x} {page}");
+        bytes = rest;
+    }
 }
 
 #[test]
@@ -74,13 +84,7 @@ fn what_the_machine_leaves_comes_through_a_buffer() {
         rig.machine.mapped = mapped;
         rig.machine.writes.clear();
         assert_eq!(rig.exec(1, io(2, 64, 256, DATA, BASE + 0x8_0000)), (0, 0));
-        let mut expected = &bytes[64 << 9..];
-        for (page, pages) in [(0, 10), (20, 15), (50, 7)] {
-            let memory = rig.machine.at(DATA + (page << 12), pages << 12).unwrap();
-            let (now, rest) = expected.split_at(pages << 12);
-            assert!(memory == now, "{mapped:x} {page}");
-            expected = rest;
-        }
+        expect(&mut rig, &bytes[64 << 9..], mapped);
         let data = rig.machine.writes.iter().filter(|(addr, _)| *addr >= DATA).count();
         assert_eq!(data, buffered, "{mapped:x}");
     }
@@ -95,7 +99,7 @@ fn what_the_machine_leaves_comes_through_a_buffer() {
 /// Fills the memory of the rig's 128 KiB with bytes of a seed, and answers them in their order.
 fn fill(rig: &mut Rig, seed: u8) -> Vec<u8> {
     let mut all = Vec::new();
-    for (page, pages) in [(0, 10), (20, 15), (50, 7)] {
+    for (page, pages) in SEGMENTS {
         let memory = rig.machine.at(DATA + (page << 12), pages << 12).unwrap();
         for (i, byte) in memory.iter_mut().enumerate() {
             *byte = ((i * 13 + (i >> 12) * 7) as u8 ^ seed).wrapping_add(page as u8);
@@ -121,13 +125,7 @@ fn writes_too() {
         fill(&mut rig, !seed);
         rig.machine.mapped = 0;
         assert_eq!(rig.exec(1, io(2, 64, 256, DATA, BASE + 0x8_0000)), (0, 0));
-        let mut expected = &written[..];
-        for (page, pages) in [(0, 10), (20, 15), (50, 7)] {
-            let memory = rig.machine.at(DATA + (page << 12), pages << 12).unwrap();
-            let (now, rest) = expected.split_at(pages << 12);
-            assert!(memory == now, "{mapped:x} {page}");
-            expected = rest;
-        }
+        expect(&mut rig, &written, mapped);
         for (lba, at) in [(0, 0), (64 + 256, (64 + 256) << 9)] {
             assert_eq!(rig.exec(1, io(2, lba, 8, DATA, 0)), (0, 0));
             assert!(*rig.machine.at(DATA, 4096).unwrap() == bytes[at..at + 4096]);
