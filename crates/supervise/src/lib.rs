@@ -19,3 +19,8 @@ pub mod show;
 #[allow(unsafe_code, reason = "system calls that no safe wrapper has")]
 mod sys;
 pub mod watch;
+
+/// The processors that we may have.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -24,7 +24,6 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::maps::Space;
 use crate::sys::client::Mark;
-use crate::sys::mapped::MappedFile;
 use crate::sys::pair::{Copier, Mortal, Pair};
 use crate::sys::procmap::Mapping;
 
@@ -124,15 +123,12 @@ impl Mm {
         self.maps.lock().find(addr)
     }
 
-    fn large<R>(&self, transfer: impl FnOnce() -> R) -> R {
+    /// Makes a large transfer.
+    pub(crate) fn large<R>(&self, pair: &Pair, transfer: impl FnOnce(Copier<'_>) -> R) -> R {
         self.under_way.fetch_add(1, Ordering::AcqRel);
-        let result = transfer();
+        let result = transfer(Copier { pair, pid: self.pid, owner: self });
         self.under_way.fetch_sub(1, Ordering::AcqRel);
         result
-    }
-
-    fn copier<'a>(&'a self, pair: &'a Pair) -> Copier<'a> {
-        Copier { pair, pid: self.pid, owner: self }
     }
 
     /// Copies memory as a device does that reads it: protections do not matter.
@@ -146,7 +142,7 @@ impl Mm {
         if small && from_mem(data, 0) {
             return true;
         }
-        let done = self.large(|| self.copier(pair).read_memory(addr, data));
+        let done = self.large(pair, |copier| copier.read_memory(addr, data));
         done == data.len() || (!small && from_mem(data, done))
     }
 
@@ -161,32 +157,8 @@ impl Mm {
         if small && to_mem(0) {
             return true;
         }
-        let done = self.large(|| self.copier(pair).write_memory(addr, data));
+        let done = self.large(pair, |copier| copier.write_memory(addr, data));
         done == data.len() || (!small && to_mem(done))
-    }
-
-    /// The same with bytes of a file, where they need not be waited for.
-    pub(crate) fn dma_write_mapped(
-        &self,
-        pair: &Pair,
-        addr: u64,
-        source: &MappedFile,
-        offset: u64,
-        len: usize,
-    ) -> bool {
-        self.large(|| source.send(self.copier(pair), addr, offset, len))
-    }
-
-    /// The other way: to bytes of a file.
-    pub(crate) fn dma_read_mapped(
-        &self,
-        pair: &Pair,
-        addr: u64,
-        target: &MappedFile,
-        offset: u64,
-        len: usize,
-    ) -> bool {
-        self.large(|| target.receive(self.copier(pair), addr, offset, len))
     }
 }
 
@@ -328,10 +300,10 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let (mm, other) = (own(), std::process::Command::new("sleep").arg("60").spawn());
         let mut other = other.unwrap();
-        let theirs = other.id().cast_signed();
+        let (theirs, pair) = (other.id().cast_signed(), Pair::default());
         // Only a transfer under way could keep it from ending with its process.
         assert!(mm.is_still_of(pid) && mm.is_still_of(theirs));
-        assert!(mm.large(|| mm.is_still_of(pid) && !mm.is_still_of(theirs)));
+        assert!(mm.large(&pair, |_| mm.is_still_of(pid) && !mm.is_still_of(theirs)));
         // As if the program had changed it.
         let now = *mm.mark.lock();
         mm.mark.lock().as_mut().unwrap().bytes[3] ^= 1;
@@ -339,7 +311,7 @@ mod tests {
         // Another program.
         let theirs = Mm { pid: theirs, ..own() };
         assert!(!theirs.is_there());
-        let (pair, mut memory) = (Pair::default(), vec![7_u8; LARGE]);
+        let mut memory = vec![7_u8; LARGE];
         let at = memory.as_mut_ptr() as u64;
         // By `/proc/PID/mem`.
         assert!(theirs.dma_write(&pair, at, &[9; LARGE]) && mm.dma_write(&pair, at, &[9; LARGE]));

@@ -54,7 +54,7 @@ use self::memory::Pins;
 use self::process::Processes;
 use crate::sys::mapped::MappedFile;
 use crate::sys::notify;
-use crate::sys::pair::Pair;
+use crate::sys::pair::{Copier, Pair};
 use crate::sys::procmap::Mapping;
 use crate::watch::Watch;
 
@@ -210,19 +210,21 @@ impl Door {
     }
 
     fn dma_write_mapped(&self, at: Backing, source: &dyn Any, offset: u64, len: usize) -> bool {
-        let source = source.downcast_ref::<MappedFile>();
-        let mm = self.processes.mm_by_id(at.mm);
-        source.zip(mm).is_some_and(|(source, mm)| {
-            mm.dma_write_mapped(&self.pair, at.vaddr, source, offset, len)
-        })
+        self.dma_mapped(at, source, |file, copier| file.send(copier, at.vaddr, offset, len))
     }
 
     fn dma_read_mapped(&self, at: Backing, target: &dyn Any, offset: u64, len: usize) -> bool {
-        let target = target.downcast_ref::<MappedFile>();
-        let mm = self.processes.mm_by_id(at.mm);
-        target.zip(mm).is_some_and(|(target, mm)| {
-            mm.dma_read_mapped(&self.pair, at.vaddr, target, offset, len)
-        })
+        self.dma_mapped(at, target, |file, copier| file.receive(copier, at.vaddr, offset, len))
+    }
+
+    fn dma_mapped(
+        &self,
+        at: Backing,
+        file: &dyn Any,
+        transfer: impl FnOnce(&MappedFile, Copier<'_>) -> bool,
+    ) -> bool {
+        let file = file.downcast_ref::<MappedFile>().zip(self.processes.mm_by_id(at.mm));
+        file.is_some_and(|(file, mm)| mm.large(&self.pair, |copier| transfer(file, copier)))
     }
 
     fn signal(&self, event: EventId) {

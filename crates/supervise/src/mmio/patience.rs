@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cores;
+
 /// How long a look takes at most.
 const LOOK: Duration = Duration::from_micros(100);
 /// Traps without a look after one in vain.
@@ -20,8 +22,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new() -> Self {
-        let alone = std::thread::available_parallelism().map_or(1, |cores| cores.get()) == 1;
-        Self { alone, pause: 0 }
+        Self { alone: cores() == 1, pause: 0 }
     }
 
     /// After a trap: what `look` finds, if it is worth a look and finds something soon.

@@ -5,7 +5,6 @@
 //! them.
 
 use std::fmt;
-use std::thread::available_parallelism;
 
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, waitpid};
@@ -199,7 +198,7 @@ fn children() -> Check {
 }
 
 fn cores() -> Check {
-    let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = crate::cores();
     let (verdict, remedy) = if cores >= 2 {
         (Verdict::Ok, None)
     } else {

@@ -114,7 +114,7 @@ impl Ready {
             for n in 0..door.devices() {
                 spawn(format!("device {n}"), Box::new(move |door| door.work(n)))?;
             }
-            if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+            if crate::cores() > 1 {
                 // It may be missing.
                 let _ = spawn("copy".into(), Box::new(|door| door.help_to_copy()));
             }

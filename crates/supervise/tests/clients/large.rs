@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, READ, WRITE};
 use super::fault::Faults;
+use super::hostile::Random;
 use super::killed::stamped;
 use super::raw::{self, Vfio};
 use super::{becoming, ready};
@@ -76,15 +77,6 @@ fn writes() {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % n
-    }
-}
-
 /// Two disks at a time: commands of all sizes at all places, compared with what should be there.
 fn sizes_and_places() {
     let Vfio { container, edu: first, nvme: second, .. } = Vfio::open();
@@ -94,7 +86,7 @@ fn sizes_and_places() {
             let iova = DATA + which as u64 * 4 * MOST;
             let memory = data(container, iova, 2 * MOST);
             scope.spawn(move || {
-                let mut random = Random(which as u64);
+                let mut random = Random(which as u64 + 1);
                 let mut there = vec![0; 4 << 20];
                 for round in 0..400_u64 {
                     let most = [8, 128, MOST / 512][random.below(3) as usize];
