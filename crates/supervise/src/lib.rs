@@ -5,6 +5,10 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 pub mod client;
 pub mod control;
 mod door;
@@ -23,4 +27,11 @@ pub mod watch;
 /// The processors that we may have.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Whether a descriptor can be read or written without waiting. (Its own flags may be a client's.)
+fn is_ready(fd: &OwnedFd, what: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd, what)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
+        && fds[0].revents().contains(what)
 }

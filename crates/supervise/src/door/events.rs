@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use vfio::EventId;
+
+use crate::is_ready;
 
 /// What `/proc/self/fd` says of an eventfd.
 const NAME: &str = "anon_inode:[eventfd]";
@@ -117,13 +119,6 @@ fn others() -> impl Iterator<Item = PathBuf> {
         pid.is_some_and(|pid| pid != own)
     });
     others.map(|process| process.path())
-}
-
-/// Whether a descriptor can be read or written without waiting. (Its own flags are the client's.)
-pub(super) fn is_ready(fd: &OwnedFd, what: PollFlags) -> bool {
-    let mut fds = [PollFd::new(fd, what)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
-        && fds[0].revents().contains(what)
 }
 
 #[cfg(test)]

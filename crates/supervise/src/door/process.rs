@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use iommu::MmId;
 use parking_lot::{Mutex, RwLock};
+use rustix::event::PollFlags;
 use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::memory::Mm;
+use crate::is_ready;
 use crate::sys::client;
 
 /// Processes remembered before the dead ones are looked for.
@@ -63,9 +65,7 @@ impl Process {
     }
 
     fn is_dead(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n != 0)
+        is_ready(&self.pidfd, PollFlags::IN)
     }
 
     /// A copy of one of the descriptors of its thread `tid`, which waits. The copy shares the open file:

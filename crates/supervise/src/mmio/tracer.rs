@@ -14,13 +14,14 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use super::patience::Patience;
 use super::trap::{self, Outcome};
 use super::{Bars, Unsupported};
+use crate::is_ready;
 use crate::maps::Space;
 use crate::sys::ptrace::{self, Change, EVENT_STOP};
 
@@ -213,7 +214,7 @@ impl Loop {
         if let Ok(process) = process {
             let mut processes = self.shared.processes();
             if processes.len() >= SWEEP && processes.len().is_multiple_of(SWEEP) {
-                processes.retain(|_, process| is_alive(process));
+                processes.retain(|_, process| !is_ready(process, PollFlags::IN));
             }
             processes.insert(tid, process);
         }
@@ -300,12 +301,6 @@ impl Loop {
 
 fn has_other_threads(tid: i32) -> bool {
     std::fs::read_dir(format!("/proc/{tid}/task")).is_ok_and(|threads| threads.count() > 1)
-}
-
-/// Whether the process of a pidfd has a thread left.
-fn is_alive(process: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(process, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready == 0)
 }
 
 fn is_job_control(signal: i32) -> bool {
