@@ -35,3 +35,14 @@ fn is_ready(fd: &OwnedFd, what: PollFlags) -> bool {
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
         && fds[0].revents().contains(what)
 }
+
+/// Waits for what must come. A child that another test is about to start has our descriptors until
+/// its `exec`: for so long, what we close is not closed.
+#[cfg(test)]
+fn comes(mut what: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !what() {
+        assert!(std::time::Instant::now() < end, "it does not come");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
