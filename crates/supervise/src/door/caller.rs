@@ -293,7 +293,9 @@ impl Caller for Client<'_> {
     }
 
     fn copy_out(&mut self, addr: u64, data: &[u8]) -> Result<(), BadAddress> {
-        self.writes.push(Piece { addr, bytes: data.to_vec() });
+        if !self.writes.last_mut().is_some_and(|last| join(last, addr, data)) {
+            self.writes.push(Piece { addr, bytes: data.to_vec() });
+        }
         Ok(())
     }
 
@@ -353,6 +355,26 @@ impl Caller for Client<'_> {
     }
 }
 
+/// Adds bytes to their neighbours in the same page, where all can be written or none: one piece costs
+/// the kernel less than two. Whether they are such.
+fn join(piece: &mut Piece, addr: u64, data: &[u8]) -> bool {
+    let end = |addr: u64, bytes: &[u8]| addr.checked_add(bytes.len() as u64);
+    let at = if end(addr, data) == Some(piece.addr) {
+        0
+    } else if end(piece.addr, &piece.bytes) == Some(addr) {
+        piece.bytes.len()
+    } else {
+        return false;
+    };
+    let first = piece.addr.min(addr);
+    if (first & (PAGE - 1)) + (piece.bytes.len() + data.len()) as u64 > PAGE {
+        return false;
+    }
+    piece.addr = first;
+    piece.bytes.splice(at..at, data.iter().copied());
+    true
+}
+
 /// Puts what `piece` has of `data`, which stands at `addr`, into it.
 fn overlay(piece: &Piece, addr: u64, data: &mut [u8]) {
     for (at, byte) in (piece.addr..).zip(&piece.bytes) {
@@ -365,4 +387,26 @@ fn overlay(piece: &Piece, addr: u64, data: &mut [u8]) {
 
 fn errno_of(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_in_a_page_are_written_at_once() {
+        let mut piece = Piece { addr: 0x1018, bytes: vec![3, 4] };
+        assert!(join(&mut piece, 0x1016, &[1, 2]) && join(&mut piece, 0x101a, &[5]));
+        let whole = Piece { addr: 0x1016, bytes: vec![1, 2, 3, 4, 5] };
+        assert_eq!(piece, whole);
+        let apart = [(0x101a, 1), (0x101c, 1), (0x1014, 1), (0x1000, 1), (u64::MAX, 2)];
+        for (addr, len) in apart.into_iter().chain([(0x101b, 0xfe6)]) {
+            let data = &[9; 0xfe6][..len];
+            assert!(!join(&mut piece, addr, data), "{addr:#x}");
+        }
+        assert_eq!(piece, whole);
+        let mut edge = Piece { addr: 0x2000, bytes: vec![7] };
+        assert!(!join(&mut edge, 0x1fff, &[6]) && join(&mut edge, 0x2001, &[8; 0xfff]));
+        assert!(!join(&mut edge, 0x3000, &[9]));
+    }
 }
