@@ -9,6 +9,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+/// What a device of one's own is made of.
+pub use pci;
+
 pub mod client;
 pub mod control;
 mod door;

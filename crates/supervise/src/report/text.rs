@@ -1,6 +1,6 @@
 //! A report for people.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
@@ -34,6 +34,12 @@ impl fmt::Display for MmioMode {
     }
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, false)
+    }
+}
+
 impl Report {
     /// The report as lines of text; `colour` with a terminal's escapes.
     #[must_use]
@@ -44,7 +50,7 @@ impl Report {
         out
     }
 
-    fn write(&self, out: &mut String, colour: bool) -> fmt::Result {
+    fn write(&self, out: &mut dyn fmt::Write, colour: bool) -> fmt::Result {
         let [bold, plain] = if colour { ["\x1b[1m", "\x1b[0m"] } else { [""; 2] };
         write!(out, "{bold}softvfio:{plain} ")?;
         if let Some(stopped) = self.stopped {
@@ -103,7 +109,7 @@ impl Report {
     }
 }
 
-fn write_finding(out: &mut String, finding: &Finding, colour: bool) -> fmt::Result {
+fn write_finding(out: &mut dyn fmt::Write, finding: &Finding, colour: bool) -> fmt::Result {
     let severity = finding.severity();
     let [start, end] = match severity {
         _ if !colour => [""; 2],

@@ -62,6 +62,14 @@ pub enum LaunchError {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// The program's working directory cannot be had.
+    #[error("{}: {errno}", directory.display())]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// The kernel's answer.
+        errno: Errno,
+    },
     /// The host lacks a directory that everything stands on.
     #[error("{} cannot be read: /dev and /sys must be there", .0.display())]
     NoDirectory(PathBuf),
@@ -95,17 +103,30 @@ pub(super) enum Stage {
     Prepare,
     Filter,
     Exec,
+    Directory,
 }
 
 impl Stage {
     pub(super) fn from_number(number: u32) -> Option<Stage> {
         use Stage::{
-            DevVfio, Exec, Filter, Fork, IdMap, MountNamespace, Prepare, Ready, Script,
+            DevVfio, Directory, Exec, Filter, Fork, IdMap, MountNamespace, Prepare, Ready, Script,
             UserNamespace,
         };
-        [Ready, UserNamespace, IdMap, MountNamespace, Script, DevVfio, Fork, Prepare, Filter, Exec]
-            .into_iter()
-            .find(|&stage| stage as u32 == number)
+        [
+            Ready,
+            UserNamespace,
+            IdMap,
+            MountNamespace,
+            Script,
+            DevVfio,
+            Fork,
+            Prepare,
+            Filter,
+            Exec,
+            Directory,
+        ]
+        .into_iter()
+        .find(|&stage| stage as u32 == number)
     }
 
     /// The error for a failure at this stage; `step` is what the script was doing.
@@ -134,7 +155,7 @@ impl Stage {
             Stage::Exec => LaunchError::Exec { command, errno },
             Stage::DevVfio => LaunchError::System { what: "opening the client's /dev/vfio", errno },
             Stage::Fork => LaunchError::System { what: "starting the client's process", errno },
-            Stage::Prepare | Stage::Ready => {
+            Stage::Prepare | Stage::Ready | Stage::Directory => {
                 LaunchError::System { what: "preparing the client's process", errno }
             }
         }

@@ -39,6 +39,8 @@ pub(super) struct Prepared {
     pub(super) script: Script,
     /// Where to go when the tree is there: a working directory in `/dev` or `/sys` is another then.
     pub(super) directory: Option<CString>,
+    /// Or not begin; otherwise it stays where it was.
+    pub(super) must_go: bool,
     pub(super) filter: Vec<Instruction>,
     pub(super) exec: Exec,
     /// Signals that the program is to start with at their default, though ignored here.
@@ -211,8 +213,11 @@ fn client(
         }
         rustix::process::umask(umask);
         if let Some(directory) = &prepared.directory {
-            // A directory of the host that is hidden now: the program stays where it was.
-            let _ = rustix::process::chdir(directory.as_c_str());
+            // Without `must_go`, one of the host that may be hidden now.
+            match rustix::process::chdir(directory.as_c_str()) {
+                Err(errno) if prepared.must_go => return Err((Stage::Directory, 0, errno)),
+                _ => {}
+            }
         }
         for &signal in &prepared.reset {
             set_disposition(signal, false);

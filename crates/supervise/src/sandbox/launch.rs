@@ -32,6 +32,8 @@ pub struct Launch<'a> {
     pub args: &'a [OsString],
     /// Its environment; ours if `None`.
     pub env: Option<&'a [(OsString, OsString)]>,
+    /// Its working directory, as it finds it; ours if `None`.
+    pub directory: Option<&'a Path>,
     /// It sees itself as user 0. Nothing changes where we run as root.
     pub as_root: bool,
     /// What comes to the listener.
@@ -48,6 +50,7 @@ impl<'a> Launch<'a> {
             command,
             args: &[],
             env: None,
+            directory: None,
             as_root: false,
             filter: Filter::default(),
             stdio: [None; 3],
@@ -107,6 +110,10 @@ impl<'a> Launch<'a> {
     fn error(&self, message: Message, step: Option<String>) -> LaunchError {
         let errno = Errno::from_raw_os_error(message.errno);
         match Stage::from_number(message.stage) {
+            Some(Stage::Directory) => {
+                let directory = self.directory.unwrap_or(Path::new("")).to_owned();
+                LaunchError::Directory { directory, errno }
+            }
             Some(stage) => stage.error(errno, step, self.command.to_owned()),
             None => LaunchError::Died,
         }
@@ -124,11 +131,14 @@ impl<'a> Launch<'a> {
         } else {
             Some(id_maps(self.as_root)?)
         };
-        let directory = std::env::current_dir()
+        let ours = std::env::current_dir()
             .ok()
-            .filter(|path| path.starts_with("/dev") || path.starts_with("/sys"))
-            .map(c_string)
-            .transpose()?;
+            .filter(|path| path.starts_with("/dev") || path.starts_with("/sys"));
+        let directory = match (self.directory, ours) {
+            (None, ours) => ours.map(c_string),
+            (Some(directory), None) => Some(c_string(directory)),
+            (Some(directory), Some(ours)) => Some(c_string(ours.join(directory))),
+        };
         // Rust's runtime ignores SIGPIPE; a program does not expect that.
         let mut reset = vec![libc::SIGPIPE];
         reset.extend(Signals::to_reset());
@@ -143,7 +153,8 @@ impl<'a> Launch<'a> {
             id_maps,
             stdio,
             script,
-            directory,
+            directory: directory.transpose()?,
+            must_go: self.directory.is_some(),
             filter: filter::program(self.filter),
             exec: self.exec()?,
             reset,

@@ -9,21 +9,21 @@
 //!     .host("arm-smmuv3-its")
 //!     .device(disk)
 //!     .run(&Program::new("./my-vmm").args(["--disk", "0000:01:00.0"]))?;
-//! assert!(report.status.success() && report.findings.is_empty());
+//! assert!(report.status.success() && report.findings.is_empty(), "{report}");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A device of one's own is a [`pci::Device`] in an [`EmulatedDevice`].
+//! A device of one's own is a [`pci::Device`] in an [`EmulatedDevice`]; the example `own_device` has one.
 
 mod bars;
+mod output;
 mod place;
+mod program;
 mod ready;
 mod registers;
 mod stop;
 
-use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use iommu::Dialect;
@@ -32,6 +32,8 @@ use serde_json::{Map, Value};
 use trace::profile::{self, Profile};
 use vfio::{Abi, DeviceId, System};
 
+pub use self::output::Output;
+pub use self::program::Program;
 pub use self::ready::Ready;
 pub use self::stop::GRACE;
 pub use crate::door::MmioMode;
@@ -105,33 +107,6 @@ pub enum SessionError {
         /// The kernel's answer.
         error: io::Error,
     },
-}
-
-/// A program to be run.
-pub struct Program<'a> {
-    /// Looked for as a shell does.
-    pub command: OsString,
-    /// Its arguments, without its name.
-    pub args: Vec<OsString>,
-    /// Its environment; ours when absent.
-    pub env: Option<Vec<(OsString, OsString)>>,
-    /// Its standard input, output and error; ours where absent.
-    pub stdio: [Option<BorrowedFd<'a>>; 3],
-}
-
-impl Program<'_> {
-    /// A program, in our environment.
-    pub fn new(command: impl AsRef<OsStr>) -> Self {
-        let command = command.as_ref().to_owned();
-        Self { command, args: Vec::new(), env: None, stdio: [None; 3] }
-    }
-
-    /// With these arguments too.
-    #[must_use]
-    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        self
-    }
 }
 
 /// A host with devices, for one program.
@@ -269,6 +244,14 @@ impl Session {
     /// [`SessionError`]: nothing is left running then.
     pub fn run(self, program: &Program<'_>) -> Result<Report, SessionError> {
         self.place()?.run(program)
+    }
+
+    /// The same, and keeps what the program printed.
+    ///
+    /// # Errors
+    /// [`SessionError`]: nothing is left running then.
+    pub fn output(self, program: &Program<'_>) -> Result<Output, SessionError> {
+        self.place()?.output(program)
     }
 
     /// Places the devices on the host: what [`run`](Ready::run) needs.

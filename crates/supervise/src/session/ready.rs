@@ -67,6 +67,7 @@ impl Ready {
         let launch = Launch {
             args: &program.args,
             env: program.env.as_deref(),
+            directory: program.directory.as_deref(),
             as_root: self.as_root,
             stdio: program.stdio,
             filter: Filter { exits: true, ..Filter::default() },

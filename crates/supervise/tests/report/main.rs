@@ -46,11 +46,9 @@ fn run(session: Session, bug: &str) -> Option<Report> {
     let recorder = Recorder::start(Box::new(bytes.clone()), ready.placed(), None).unwrap();
     let recorder = Arc::new(recorder);
     let ready = ready.watch(Arc::clone(&recorder) as _);
-    let mut program = Program::new(std::env::current_exe().unwrap());
-    program = program.args(["client", "--exact", "--nocapture", "--test-threads=1"]);
-    let mut env: Vec<_> = std::env::vars_os().collect();
-    env.push((BUG.into(), bug.into()));
-    program.env = Some(env);
+    let program = Program::new(std::env::current_exe().unwrap())
+        .args(["client", "--exact", "--nocapture", "--test-threads=1"])
+        .env(BUG, bug);
     let report = match ready.run(&program) {
         Err(SessionError::Launch(error)) => {
             println!("skipped: {error}");
@@ -104,7 +102,7 @@ fn exactly_the_finding_that_was_planted() {
         ("killed", &["live-mappings"]),
     ] {
         let Some(report) = run(session("x86-intel"), bug) else { return };
-        assert_eq!(names(&report), expected, "{bug}: {}", report.text(false));
+        assert_eq!(names(&report), expected, "{bug}: {}", report);
         let ended =
             if bug == "killed" { report.status.code().is_none() } else { report.status.success() };
         assert!(ended, "{bug}: {:?}", report.status);
@@ -120,7 +118,7 @@ fn exactly_the_finding_that_was_planted() {
 #[test]
 fn interrupts_without_a_window() {
     let Some(report) = run(session("arm-smmuv3-its-user"), "no-window") else { return };
-    assert_eq!(names(&report), ["no-window"], "{}", report.text(false));
+    assert_eq!(names(&report), ["no-window"], "{}", report);
 }
 
 #[test]
@@ -128,6 +126,6 @@ fn older_kernels_record_and_replay_too() {
     for dialect in Dialect::ALL {
         let session = session("x86-amd").dialect(Some(dialect));
         let Some(report) = run(session, "nothing") else { return };
-        assert_eq!(names(&report), [""; 0], "{}", report.text(false));
+        assert_eq!(names(&report), [""; 0], "{}", report);
     }
 }

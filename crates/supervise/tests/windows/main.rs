@@ -13,7 +13,6 @@ mod client;
 mod example;
 mod vfio;
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -132,12 +131,8 @@ fn run_beside(
         }
     });
     let args = ["client_of_a_session", "--exact", "--nocapture", "--test-threads=1"];
-    let mut program = Program::new(std::env::current_exe().unwrap()).args(args);
-    let mut env: BTreeMap<_, _> = std::env::vars_os().collect();
-    env.insert(CLIENT.into(), name.into());
-    program.env = Some(env.into_iter().collect());
-    program.stdio[1] = Some(to.as_fd());
-    let outcome = ready.run(&program);
+    let program = Program::new(std::env::current_exe().unwrap()).args(args);
+    let outcome = ready.run(&program.env(CLIENT, name).stdout(&to));
     drop(to);
     beside.join().unwrap();
     match outcome {
@@ -423,36 +418,22 @@ fn the_example_in_c_is_the_same() {
     }
     for host in hosts() {
         let devices = ["edu", "nvme,size=1M", "msi-test"];
-        let printed = |program: &Program<'_>| {
-            let (from, to) = rustix::pipe::pipe().unwrap();
-            let reader =
-                std::thread::spawn(move || std::io::read_to_string(std::fs::File::from(from)));
-            let mut program = Program {
-                command: program.command.clone(),
-                args: program.args.clone(),
-                env: program.env.clone(),
-                stdio: [None; 3],
-            };
-            program.stdio[1] = Some(to.as_fd());
-            let outcome = session(host, &devices).place().unwrap().run(&program);
-            drop(to);
-            let text = reader.join().unwrap().unwrap();
-            match outcome {
-                Err(SessionError::Launch(why)) if std::env::var_os("CI").is_none() => {
-                    println!("skipped: {why}");
-                    None
-                }
-                outcome => {
-                    assert!(outcome.unwrap().status.success(), "{host}: {text}");
-                    Some(text)
-                }
+        let printed = |program: &Program<'_>| match session(host, &devices).output(program) {
+            Err(SessionError::Launch(why)) if std::env::var_os("CI").is_none() => {
+                println!("skipped: {why}");
+                None
+            }
+            output => {
+                let output = output.unwrap();
+                let text = String::from_utf8(output.stdout).unwrap();
+                assert!(output.report.status.success(), "{host}: {text}");
+                Some(text)
             }
         };
         let Some(in_c) = printed(&Program::new(&program)) else { break };
         let args = ["client_of_a_session", "--exact", "--nocapture", "--test-threads=1"];
-        let mut rust = Program::new(std::env::current_exe().unwrap()).args(args);
-        rust.env = Some(std::env::vars_os().chain([(CLIENT.into(), "example".into())]).collect());
-        let in_rust = printed(&rust).unwrap();
+        let rust = Program::new(std::env::current_exe().unwrap()).args(args);
+        let in_rust = printed(&rust.env(CLIENT, "example")).unwrap();
         // What the harness says comes first.
         let at = in_rust.find("windows on this host").unwrap();
         assert_eq!(in_rust[at..], in_c, "{host}");

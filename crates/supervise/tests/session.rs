@@ -1,0 +1,115 @@
+//! A session from Rust: what a program is given, and what comes back.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+#[path = "../examples/own_device.rs"]
+mod own_device;
+
+use softvfio_supervise::sandbox::LaunchError;
+use softvfio_supervise::session::{Output, Program, Session, SessionError};
+
+fn sh(script: &str) -> Program<'static> {
+    Program::new("sh").args(["-c", script])
+}
+
+/// Whether no world can be made, which is said aloud.
+fn cannot(why: &SessionError) -> bool {
+    let not_here = matches!(
+        why,
+        SessionError::Launch(
+            LaunchError::UserNamespace { .. }
+                | LaunchError::MountNamespace { .. }
+                | LaunchError::Tree { .. }
+                | LaunchError::Filter { .. }
+        )
+    );
+    if not_here {
+        println!("skipped: {why}");
+    }
+    not_here && std::env::var_os("CI").is_none()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn output(program: &Program<'_>) -> Option<Output> {
+    let disk = "nvme,size=1M".parse::<softvfio_supervise::kinds::DeviceSpec>().unwrap();
+    match Session::new().device(disk.make().unwrap()).output(program) {
+        Err(why) if cannot(&why) => None,
+        output => Some(output.unwrap()),
+    }
+}
+
+/// The program under test of the example.
+#[test]
+fn the_driver() {
+    if std::env::var_os("NUMBERS_TO_ADD").is_some() {
+        own_device::main().unwrap();
+    }
+}
+
+#[test]
+fn the_example_with_a_device_of_its_own() {
+    let program = Program::new(std::env::current_exe().unwrap());
+    match own_device::test(&program.args(["the_driver", "--exact", "--nocapture"])) {
+        Err(why) if why.downcast_ref().is_some_and(cannot) => {}
+        tested => tested.unwrap(),
+    }
+}
+
+#[test]
+fn what_it_prints_is_kept() {
+    // More than a pipe holds, to both, and by somebody who is left in the background.
+    let script =
+        "head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2; (sleep 0.1; echo end) & exit 3";
+    let Some(Output { report, stdout, stderr, .. }) = output(&sh(script)) else { return };
+    assert_eq!(report.status.code(), Some(3));
+    assert_eq!((stdout.len(), stderr.len()), (300_004, 300_000));
+    assert_eq!(&stdout[300_000..], b"end\n");
+    assert!(report.to_string().starts_with("softvfio: "), "{report}");
+    assert_eq!(report.to_string(), report.text(false));
+}
+
+#[test]
+fn its_own_files_come_before_ours() {
+    let (from, to) = std::io::pipe().unwrap();
+    let (input, mut keys) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut keys, b"typed").unwrap();
+    drop(keys);
+    let program = sh("cat; echo heard >&2");
+    let Some(output) = output(&program.stdin(&input).stdout(&to)) else { return };
+    drop(to);
+    let typed = std::io::read_to_string(from).unwrap();
+    assert_eq!((&*typed, &*output.stdout, &*output.stderr), ("typed", &[][..], &b"heard\n"[..]));
+}
+
+#[test]
+fn variables_and_the_working_directory() {
+    let program = sh("echo $ONE $TWO ${HOME-none}; pwd; cat vendor")
+        .env("ONE", "first")
+        .env("ONE", "1")
+        .env("TWO", "2")
+        .env_remove("HOME")
+        .current_dir("/sys/bus/pci/devices/0000:01:00.0");
+    let Some(printed) = output(&program) else { return };
+    let lines: Vec<_> = text(&printed.stdout).lines().collect();
+    let &[variables, directory, vendor] = &lines[..] else {
+        panic!("{lines:?} {}", text(&printed.stderr))
+    };
+    // The device is in the program's /sys alone.
+    assert_eq!((variables, vendor), ("1 2 none", "0x1b36"));
+    assert!(directory.ends_with("0000:01:00.0"), "{directory}");
+
+    let nowhere = sh("true").current_dir("/nowhere");
+    let error = Session::new().run(&nowhere).unwrap_err().to_string();
+    assert_eq!(error, "/nowhere: No such file or directory (os error 2)");
+}
+
+/// A relative program is looked for from where it is to run.
+#[test]
+fn a_relative_program() {
+    let program = Program::new("./sh").arg("-c").arg("pwd").current_dir("/bin");
+    let Some(printed) = output(&program) else { return };
+    assert!(text(&printed.stdout).trim().ends_with("/bin"), "{printed:?}");
+}
