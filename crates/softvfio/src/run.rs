@@ -15,7 +15,7 @@ use supervise::kinds::{self, COMMON_KEYS, DeviceSpec, KINDS};
 use supervise::record::{Recorded, Recorder};
 use supervise::report::{Report, own_memlock};
 use supervise::sandbox::{Signals, raise_limits};
-use supervise::session::{Program, Session};
+use supervise::session::{Aftermath, Program, Session};
 use supervise::show::Show;
 use vfio::Abi;
 
@@ -164,10 +164,13 @@ impl Run {
             let control = ControlSocket::open(path, ready.control());
             control.map_err(|error| format!("--control {}: {error}", path.display()))
         });
-        let _socket = socket.transpose()?;
-        let signals = Signals::take().map_err(|error| format!("signals: {error}"))?;
-        let report = ready.stop_on(signals).run(&Program::new(command).args(args));
+        let socket = socket.transpose()?;
+        let taken = |error| format!("signals: {error}");
+        let signals = Arc::new(Signals::take().map_err(taken)?);
+        let report = ready.stop_on(Arc::clone(&signals)).run(&Program::new(command).args(args));
         let report = report.map_err(|error| error.to_string())?;
+        drop(socket);
+        let writing = Aftermath::start(Arc::clone(&signals)).map_err(taken)?;
         if let Some((recorder, path)) = recorder {
             let recorded = recorder.finish().map_err(cannot(path))?;
             if recorded.notes != 0 && !self.quiet {
@@ -185,6 +188,9 @@ impl Run {
             let text = format!("{:#}\n", report.json());
             file.write_all(text.as_bytes()).map_err(cannot(path))?;
         }
+        drop(writing);
+        // From here on they change nothing: the exit status is known.
+        std::mem::forget(signals);
         Ok(report)
     }
 

@@ -4,7 +4,10 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +16,9 @@ use self::common::{SOFTVFIO, can_run};
 
 /// More than anything here takes, were the machine as busy as it gets.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Of Linux on x86-64.
+const O_NONBLOCK: i32 = 0o4000;
 
 /// A session that runs, killed when a test gives up.
 struct Running {
@@ -202,6 +208,128 @@ fn what_is_left_in_the_background_is_killed() {
     session.send("TERM");
     let (status, _, said) = session.end();
     assert_eq!((status.code(), sleepers(&nap)), (Some(143), 0), "{said}");
+}
+
+/// A pipe with a name, which takes nothing more until somebody reads it.
+struct FullPipe {
+    path: String,
+    reader: File,
+}
+
+impl FullPipe {
+    fn new(files: &Files) -> Self {
+        let path = files.path("pipe");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        // Whoever has both ends waits for nobody.
+        let mut both = File::options();
+        let mut both = both.read(true).write(true).custom_flags(O_NONBLOCK).open(&path).unwrap();
+        while both.write(&[b'\n'; 4096]).is_ok() {}
+        while both.write(b"\n").is_ok() {}
+        let reader = File::open(&path).unwrap();
+        Self { path, reader }
+    }
+
+    /// What is in it behind its fill.
+    fn read(mut self) -> String {
+        let mut text = String::new();
+        self.reader.read_to_string(&mut text).unwrap();
+        text.trim_start().to_owned()
+    }
+}
+
+/// A session that is over, of a program that exits with 3, told to stop or not, which writes its report
+/// to a full pipe.
+fn writing(pipe: &FullPipe, told: bool) -> Running {
+    let script = if told { "echo ready; exec sleep 600" } else { "echo ready; exit 3" };
+    let mut session = Running::start(&["--report", &pipe.path], script);
+    if told {
+        session.send("TERM");
+    }
+    let mut said = BufReader::new(session.child.stderr.as_mut().unwrap());
+    let mut line = String::new();
+    while !line.contains("findings") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended before its report");
+    }
+    session
+}
+
+fn goes_on(session: &mut Running) {
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(session.child.try_wait().unwrap(), None, "it goes on");
+}
+
+/// A signal that comes when all is over but the report.
+#[test]
+fn a_report_is_written_all_the_same() {
+    if !can_run() {
+        return;
+    }
+    for (told, name, code) in [(true, "TERM", 143), (false, "TERM", 3), (false, "INT", 3)] {
+        let files = Files::new(&format!("late-{told}-{name}"));
+        let pipe = FullPipe::new(&files);
+        let mut session = writing(&pipe, told);
+        session.send(name);
+        goes_on(&mut session);
+        let text = pipe.read();
+        let (status, ..) = session.end();
+        assert_eq!(status.code(), Some(code));
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["stopped"].is_null(), !told, "{text}");
+    }
+}
+
+/// Nobody reads the report: a second signal ends it, and so does time.
+#[test]
+fn a_report_that_nobody_reads_is_given_up() {
+    if !can_run() {
+        return;
+    }
+    for again in [true, false] {
+        let files = Files::new(&format!("unread-{again}"));
+        let pipe = FullPipe::new(&files);
+        let mut session = writing(&pipe, true);
+        let begin = Instant::now();
+        session.send("TERM");
+        goes_on(&mut session);
+        if again {
+            session.send("TERM");
+        }
+        let (status, ..) = session.end();
+        assert_eq!(status.signal(), Some(15));
+        let limit = Duration::from_secs(5);
+        assert_eq!(begin.elapsed() < limit, again, "{:?}", begin.elapsed());
+    }
+}
+
+/// Nobody reads the trace, for which the session waits.
+#[test]
+fn a_trace_that_nobody_reads_is_given_up() {
+    if !can_run() {
+        return;
+    }
+    let files = Files::new("unread-trace");
+    let pipe = FullPipe::new(&files);
+    let progress = files.path("progress");
+    let disk = "0000:09:00.0";
+    let client = format!("{SOFTVFIO} demo-client --nvme {disk}");
+    let script = format!("echo ready | tee {progress}; while {client} >>{progress}; do :; done");
+    let device = format!("nvme,size=4M,addr={disk}");
+    let mut session = Running::start(&["-d", &device, "--trace", &pipe.path], &script);
+    let printed = || std::fs::metadata(&progress).unwrap().len();
+    let mut before = 0;
+    while before != printed() {
+        before = printed();
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    session.send("TERM");
+    goes_on(&mut session);
+    session.send("TERM");
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(session.child.try_wait().unwrap(), None, "it waits for its trace");
+    session.send("TERM");
+    let (status, ..) = session.end();
+    assert_eq!(status.signal(), Some(15));
 }
 
 /// `nohup`, and what a shell starts with `&`.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, getpid, kill_process};
 
 use crate::sys::process::{Disposition, disposition, set_disposition};
 use crate::sys::signals;
@@ -65,6 +66,14 @@ impl Signals {
         // Interrupted by what it waits for, it is asked again by whoever calls.
         let _ = poll(&mut fds, limit.as_ref());
         signals::next(self.news)
+    }
+
+    /// Does what a signal would have done without us: ends this process.
+    pub(crate) fn carry_out(&self, signal: i32) {
+        set_disposition(signal, false);
+        if let Some(signal) = Signal::from_named_raw(signal) {
+            let _ = kill_process(getpid(), signal);
+        }
     }
 
     /// Signals that are ignored on behalf of clients, not for them.

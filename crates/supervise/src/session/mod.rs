@@ -35,7 +35,7 @@ use vfio::{Abi, DeviceId, System};
 pub use self::output::Output;
 pub use self::program::Program;
 pub use self::ready::Ready;
-pub use self::stop::GRACE;
+pub use self::stop::{Aftermath, GRACE};
 pub use crate::door::MmioMode;
 
 use crate::control::Control;

@@ -27,7 +27,7 @@ pub struct Ready {
     pub(super) watch: Vec<Arc<dyn Watch>>,
     pub(super) memlock: Option<u64>,
     pub(super) as_root: bool,
-    pub(super) signals: Option<Signals>,
+    pub(super) signals: Option<Arc<Signals>>,
 }
 
 impl Ready {
@@ -46,9 +46,10 @@ impl Ready {
 
     /// These signals stop it: the program is told, all is killed when that has not ended after
     /// [`GRACE`](super::GRACE) or a second signal comes, and the report says so. A terminal's interrupt is the
-    /// program's, unless it comes twice.
+    /// program's, unless it comes twice. Whoever keeps them until the report is written wants
+    /// [`Aftermath`](super::Aftermath).
     #[must_use]
-    pub fn stop_on(mut self, signals: Signals) -> Self {
+    pub fn stop_on(mut self, signals: Arc<Signals>) -> Self {
         self.signals = Some(signals);
         self
     }
