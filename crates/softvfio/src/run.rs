@@ -292,6 +292,7 @@ mod tests {
         let report = Report {
             status: ExitStatus::from_raw(status),
             stopped: None,
+            timed_out: None,
             shadowed: Vec::new(),
             devices: Vec::new(),
             requests: 0,

@@ -5,6 +5,8 @@
 #[path = "../examples/own_device.rs"]
 mod own_device;
 
+use std::time::Duration;
+
 use softvfio_supervise::sandbox::LaunchError;
 use softvfio_supervise::session::{Output, Program, Session, SessionError};
 
@@ -104,6 +106,23 @@ fn variables_and_the_working_directory() {
     let nowhere = sh("true").current_dir("/nowhere");
     let error = Session::new().run(&nowhere).unwrap_err().to_string();
     assert_eq!(error, "/nowhere: No such file or directory (os error 2)");
+}
+
+#[test]
+fn what_takes_too_long_is_killed() {
+    let limit = Duration::from_millis(300);
+    // One that waits in the background too, after the program's own end.
+    for (script, code) in [("echo ready; sleep 600", None), ("(sleep 600) & echo ready", Some(0))] {
+        let output = match Session::new().time_limit(limit).output(&sh(script)) {
+            Err(why) if cannot(&why) => return,
+            output => output.unwrap(),
+        };
+        let report = output.report;
+        assert_eq!((text(&output.stdout), report.status.code()), ("ready\n", code), "{report}");
+        assert_eq!(report.timed_out, Some(limit));
+    }
+    let Some(in_time) = output(&sh("true")) else { return };
+    assert_eq!(in_time.report.timed_out, None);
 }
 
 /// A relative program is looked for from where it is to run.

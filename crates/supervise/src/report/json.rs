@@ -45,6 +45,7 @@ impl Report {
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
             "more_findings": self.more_findings,
             "shadowed": self.shadowed.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+            "timed_out_after_ms": self.timed_out.map(|limit| limit.as_millis() as u64),
             "stopped": self.stopped.map(|s| json!({"signal": s.signal, "killed": s.killed})),
         })
     }

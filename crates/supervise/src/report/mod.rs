@@ -22,6 +22,7 @@ mod users;
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 pub use self::finding::{Finding, Owner, Problem, Severity};
 pub use self::reporter::Reporter;
@@ -35,6 +36,8 @@ pub struct Report {
     pub status: ExitStatus,
     /// Whether we were told to stop.
     pub stopped: Option<Stopped>,
+    /// The time limit, where that was over and all was killed.
+    pub timed_out: Option<Duration>,
     /// Paths of the host's own devices and groups that ours hid from it.
     pub shadowed: Vec<PathBuf>,
     /// The devices, in the order in which they were placed.

@@ -116,6 +116,7 @@ impl Reporter {
         Report {
             status,
             stopped: None,
+            timed_out: None,
             shadowed,
             devices: self.devices.iter().map(device).collect(),
             requests: load(&self.requests),

@@ -56,7 +56,13 @@ impl Report {
         if let Some(stopped) = self.stopped {
             write!(out, "told to stop by {}: ", signal_name(stopped.signal))?;
         }
+        if let Some(limit) = self.timed_out {
+            write!(out, "not over after {limit:?}: ")?;
+        }
         match self.stopped {
+            _ if self.timed_out.is_some() && self.status.signal() == Some(9) => {
+                writeln!(out, "the program was killed")?;
+            }
             Some(stopped) if stopped.killed && self.status.signal() == Some(9) => {
                 writeln!(out, "the program did not end, and was killed")?;
             }

@@ -16,6 +16,7 @@
 //! A device of one's own is a [`pci::Device`] in an [`EmulatedDevice`]; the example `own_device` has one.
 
 mod bars;
+mod limit;
 mod output;
 mod place;
 mod program;
@@ -25,6 +26,7 @@ mod stop;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use iommu::Dialect;
 use pci::{Bar, Bdf};
@@ -117,6 +119,7 @@ pub struct Session {
     devices: Vec<EmulatedDevice>,
     watch: Vec<Arc<dyn Watch>>,
     memlock: Option<u64>,
+    time_limit: Option<Duration>,
     allow_unsafe_interrupts: bool,
     as_root: bool,
     only_emulated: bool,
@@ -160,6 +163,7 @@ impl Session {
             devices: Vec::new(),
             watch: Vec::new(),
             memlock: Some(u64::MAX),
+            time_limit: None,
             allow_unsafe_interrupts: false,
             as_root: false,
             only_emulated: false,
@@ -213,6 +217,14 @@ impl Session {
     #[must_use]
     pub fn memlock(mut self, bytes: Option<u64>) -> Self {
         self.memlock = bytes;
+        self
+    }
+
+    /// All is killed after so long, counted from the program's start; the report says so. What waits for
+    /// an interrupt that never comes waits for ever otherwise.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit);
         self
     }
 
@@ -307,6 +319,7 @@ impl Session {
             tree,
             watch: self.watch,
             memlock: self.memlock,
+            time_limit: self.time_limit,
             as_root: self.as_root,
             signals: None,
         })

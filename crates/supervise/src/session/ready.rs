@@ -1,10 +1,12 @@
 //! A session with its devices in their places: a program runs in it, to the end of all that it started.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use vfio::System;
 
 use super::bars::TrappedBars;
+use super::limit::TimeLimit;
 use super::stop::Stopper;
 use super::{Placed, Program, SessionError};
 use crate::control::Control;
@@ -26,6 +28,7 @@ pub struct Ready {
     pub(super) tree: Tree,
     pub(super) watch: Vec<Arc<dyn Watch>>,
     pub(super) memlock: Option<u64>,
+    pub(super) time_limit: Option<Duration>,
     pub(super) as_root: bool,
     pub(super) signals: Option<Arc<Signals>>,
 }
@@ -98,6 +101,13 @@ impl Ready {
             }
             None => None,
         };
+        let limit = match self.time_limit {
+            Some(limit) => {
+                let started = TimeLimit::start(limit, processes.killer()?);
+                Some(started.map_err(system("starting a thread"))?)
+            }
+            None => None,
+        };
         let tracer = match traps {
             true => {
                 let bars = Arc::new(TrappedBars::new(Arc::clone(&door)));
@@ -146,6 +156,7 @@ impl Ready {
         drop(running);
         let mut report = reporter.report(ended?, shadowed);
         report.stopped = stopper.and_then(Stopper::finish);
+        report.timed_out = limit.and_then(TimeLimit::finish);
         Ok(report)
     }
 }

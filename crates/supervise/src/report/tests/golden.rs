@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use iommu::{IovaRange, Prot};
 use serde_json::json;
@@ -14,6 +15,7 @@ fn report() -> Report {
     Report {
         status: ExitStatus::from_raw(2 << 8),
         stopped: None,
+        timed_out: None,
         shadowed: Vec::new(),
         devices: vec![DeviceReport {
             name: "0000:01:00.0".into(),
@@ -151,6 +153,7 @@ fn json() {
         ],
         "more_findings": 0,
         "shadowed": [],
+        "timed_out_after_ms": null,
         "stopped": null,
     });
     assert_eq!(report().json(), expected);
@@ -172,6 +175,14 @@ fn who_stopped_it() {
         text(2, true, 9),
         "softvfio: told to stop by SIGINT: the program did not end, and was killed"
     );
+    let late = Report {
+        timed_out: Some(Duration::from_millis(1500)),
+        status: ExitStatus::from_raw(9),
+        ..report()
+    };
+    assert_eq!(late.json()["timed_out_after_ms"], 1500);
+    let line = "softvfio: not over after 1.5s: the program was killed";
+    assert_eq!(late.to_string().lines().next(), Some(line));
     assert_eq!(
         text(1, false, 1),
         "softvfio: told to stop by SIGHUP: the program was ended by signal 1"
