@@ -6,18 +6,18 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::client::{Transfer, Way};
+use super::mapping::Mapping;
 use super::pair::Copier;
 
 /// After a transfer whose bytes were in memory, so many are not asked about.
 const TRUSTED: u32 = 8;
-/// Pages that are asked about at once.
-const MOST: usize = 128;
-const PAGE: usize = 4096;
+/// Bytes whose page tables are filled at once, ahead of somebody who reads a file from its one end to the
+/// other: a fault in the middle of a copy takes longer.
+const CHUNK: u64 = 2 << 20;
 
 /// File systems where a mapping and `pwrite` are one and the same at any time: ext2 to 4, XFS, Btrfs,
 /// F2FS, and tmpfs, which is also where block devices stand. With others (FUSE, 9P) either may have a
@@ -29,16 +29,16 @@ const OVERLAY: u64 = 0x794c_7630;
 /// A file, mapped; to be read only, unless it may be written.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
-    at: NonNull<libc::c_void>,
-    len: usize,
+    mapping: Arc<Mapping>,
     file: File,
     writable: bool,
     /// Transfers until the next is asked about.
     trusted: AtomicU32,
+    /// The chunk that was read last.
+    last: AtomicU64,
+    /// One bit for each chunk whose page tables are, or were, filled.
+    filled: Box<[AtomicU64]>,
 }
-
-// SAFETY: nobody accesses the mapping; it is unmapped once, by `drop`.
-unsafe impl Send for MappedFile {}
 
 impl MappedFile {
     /// Maps the first `size` bytes of a file; `None` where that cannot be had.
@@ -48,23 +48,22 @@ impl MappedFile {
             return None;
         }
         let (len, file) = (usize::try_from(size).ok()?, file.try_clone().ok()?);
-        let (any, fd) = (std::ptr::null_mut(), file.as_raw_fd());
-        let prot = libc::PROT_READ | if read_only { 0 } else { libc::PROT_WRITE };
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let at = unsafe { libc::mmap(any, len, prot, libc::MAP_SHARED, fd, 0) };
-        if at == libc::MAP_FAILED {
-            return None;
-        }
-        let (at, trusted) = (NonNull::new(at)?, AtomicU32::new(0));
-        let mapped = Self { at, len, file, writable: !read_only, trusted };
-        // SAFETY: the mapping is ours; a child then lacks what it does not access.
-        unsafe { libc::madvise(at.as_ptr(), len, libc::MADV_DONTFORK) };
-        Some(mapped)
+        let mapping = Arc::new(Mapping::new(&file, len, !read_only)?);
+        let words = size.div_ceil(CHUNK).div_ceil(64);
+        Some(Self {
+            mapping,
+            file,
+            writable: !read_only,
+            trusted: AtomicU32::new(0),
+            last: AtomicU64::new(u64::MAX),
+            filled: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        })
     }
 
     /// Copies to address `addr` of a process, if the file has the bytes in memory; whether all of them
     /// were copied.
     pub(crate) fn send(&self, copier: Copier<'_>, addr: u64, offset: u64, len: usize) -> bool {
+        self.fill_ahead(copier, offset);
         self.transfer(copier, Way::There, (addr, offset, len))
     }
 
@@ -80,16 +79,18 @@ impl MappedFile {
         way: Way,
         (addr, offset, len): (u64, u64, usize),
     ) -> bool {
-        let Some(end) = offset.checked_add(len as u64).filter(|end| *end <= self.len as u64) else {
+        let Some(end) =
+            offset.checked_add(len as u64).filter(|end| *end <= self.mapping.len() as u64)
+        else {
             return false;
         };
         // Otherwise reading is better at reading ahead, and writing at writing what was never there.
         let trusted = self.trusted.load(Ordering::Relaxed);
-        if trusted == 0 && !self.is_cached(offset as usize, len) {
+        if trusted == 0 && !self.mapping.is_cached(offset as usize, len) {
             return false;
         }
         self.trusted.store(trusted.checked_sub(1).unwrap_or(TRUSTED), Ordering::Relaxed);
-        let here = self.at.as_ptr().wrapping_byte_add(offset as usize);
+        let here = self.mapping.address(offset as usize);
         // SAFETY: nobody accesses the mapping, and it is there as long as `self` is.
         let transfer = unsafe { Transfer::raw(copier.pid, way, addr, here, len) };
         // What is behind the end of a file on its last page reads as zeroes, and is lost if written.
@@ -97,30 +98,17 @@ impl MappedFile {
             && (&self.file).seek(SeekFrom::End(0)).is_ok_and(|size| size >= end)
     }
 
-    fn is_cached(&self, offset: usize, len: usize) -> bool {
-        let mut at = offset & !(PAGE - 1);
-        let end = offset + len;
-        while at < end {
-            let now = (end - at).min(MOST * PAGE);
-            let mut pages = [0_u8; MOST];
-            let from = self.at.as_ptr().wrapping_byte_add(at);
-            // SAFETY: the kernel writes a byte for each page of `now` bytes, which are at most `MOST`.
-            if unsafe { libc::mincore(from, now, pages.as_mut_ptr()) } != 0 {
-                return false;
-            }
-            if pages.iter().take(now.div_ceil(PAGE)).any(|page| page & 1 == 0) {
-                return false;
-            }
-            at += now;
+    /// Has the next chunk's page tables filled, when this one or the one before was read last.
+    fn fill_ahead(&self, copier: Copier<'_>, offset: u64) {
+        let chunk = offset / CHUNK;
+        let last = self.last.swap(chunk, Ordering::Relaxed);
+        let next = chunk + 1;
+        let Some(word) = self.filled.get((next / 64) as usize) else { return };
+        let (bit, reads_on) =
+            (1 << (next % 64), last == chunk || last.checked_add(1) == Some(chunk));
+        if reads_on && word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            copier.pair.populate(&self.mapping, next * CHUNK, CHUNK);
         }
-        true
-    }
-}
-
-impl Drop for MappedFile {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map`, and nothing else has the address.
-        unsafe { libc::munmap(self.at.as_ptr(), self.len) };
     }
 }
 
@@ -170,6 +158,29 @@ mod tests {
         );
         file.set_len(0).unwrap();
         assert!(!mapped.send(copier(&pair), at, 0, 1));
+    }
+
+    #[test]
+    fn who_reads_on_has_the_next_chunk_filled() {
+        let file = File::from(memfd_create("mapped", MemfdFlags::CLOEXEC).unwrap());
+        file.set_len(70 * CHUNK + 5).unwrap();
+        let mapped = MappedFile::map(&file, 70 * CHUNK + 5, true).unwrap();
+        let pair = Pair::default();
+        let filled = |places: &[u64]| {
+            places.iter().for_each(|at| mapped.fill_ahead(copier(&pair), *at));
+            let bits = |(n, word): (u32, &AtomicU64)| {
+                let word = word.swap(0, Ordering::Relaxed);
+                (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| n * 64 + bit)
+            };
+            (0..).zip(&mapped.filled).flat_map(bits).collect::<Vec<_>>()
+        };
+        assert_eq!(filled(&[0, 9 * CHUNK, 5 * CHUNK, 3 * CHUNK]), [0_u32; 0]);
+        assert_eq!(filled(&[3 * CHUNK + 4096]), [4]);
+        assert_eq!(filled(&[4 * CHUNK, 5 * CHUNK - 1, 5 * CHUNK]), [5, 6]);
+        assert_eq!(filled(&[62 * CHUNK, 63 * CHUNK]), [64]);
+        // At the end of the file, and behind it.
+        assert_eq!(filled(&[68 * CHUNK, 69 * CHUNK]), [70]);
+        assert_eq!(filled(&[u64::MAX, u64::MAX]), [0; 0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod filter;
 pub(crate) mod locks;
 pub(crate) mod mapped;
+mod mapping;
 pub(crate) mod notify;
 pub(crate) mod pair;
 pub(crate) mod probe;

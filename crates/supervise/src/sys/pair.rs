@@ -2,7 +2,7 @@
 //!
 //! Such a copy finds the other process' pages one by one, and waits for memory: where a second processor
 //! is free, two are faster. A copy is cut into pieces, and who is free takes the next; where the helper
-//! has no processor, the other one does it all.
+//! has no processor, the other one does it all. Between copies it fills page tables of a mapped file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::client::Transfer;
+use super::mapping::Mapping;
 
 /// Bytes of a piece.
 const PIECE: usize = 64 << 10;
+/// Bytes of a mapping whose page tables are filled before the helper looks for a copy.
+const STEP: usize = 128 << 10;
 /// How long the helper looks for the next copy before it sleeps, in favour of all who want its
 /// processor: to wake it may cost as much as a copy.
 const AWAKE: Duration = Duration::from_micros(100);
@@ -82,6 +85,29 @@ impl Job {
     }
 }
 
+/// Page tables that are to be filled.
+struct Ahead {
+    mapping: Arc<Mapping>,
+    offset: usize,
+    end: usize,
+}
+
+impl Ahead {
+    /// Fills a part; whether there is more.
+    fn step(&mut self) -> bool {
+        self.mapping.populate(self.offset, STEP.min(self.end - self.offset));
+        self.offset = self.end.min(self.offset + STEP);
+        self.offset < self.end
+    }
+}
+
+/// What the helper is given.
+#[derive(Default)]
+struct Gifts {
+    job: Option<Arc<Job>>,
+    ahead: Option<Ahead>,
+}
+
 /// What large copies came to.
 #[derive(Default)]
 struct Past {
@@ -96,8 +122,8 @@ struct Past {
 pub(crate) struct Pair {
     /// Held for the time of a large copy: another one meanwhile is made alone.
     past: Mutex<Past>,
-    job: Mutex<Option<Arc<Job>>>,
-    /// Counts jobs.
+    gifts: Mutex<Gifts>,
+    /// Counts them.
     given: AtomicU32,
     wake: Condvar,
     /// Whether there is a helper.
@@ -109,13 +135,22 @@ impl Pair {
     /// The helper's work, until [`finish`](Self::finish).
     pub(crate) fn help(&self) {
         let (mut seen, mut last) = (0, Instant::now());
+        let mut ahead: Option<Ahead> = None;
         self.helped.store(true, Ordering::Relaxed);
         while !self.over.load(Ordering::Acquire) {
             let given = self.given.load(Ordering::Acquire);
             if given != seen {
                 seen = given;
-                let job = self.job.lock().clone();
+                let mut gifts = self.gifts.lock();
+                let job = gifts.job.clone();
+                ahead = gifts.ahead.take().or(ahead);
+                drop(gifts);
                 job.iter().for_each(|job| job.work());
+                last = Instant::now();
+            } else if let Some(rest) = &mut ahead {
+                if !rest.step() {
+                    ahead = None;
+                }
                 last = Instant::now();
             } else if last.elapsed() < AWAKE {
                 std::thread::yield_now();
@@ -127,22 +162,32 @@ impl Pair {
     }
 
     fn sleep(&self, seen: u32) {
-        let mut job = self.job.lock();
+        let mut gifts = self.gifts.lock();
         while self.given.load(Ordering::Acquire) == seen && !self.over.load(Ordering::Acquire) {
-            self.wake.wait(&mut job);
+            self.wake.wait(&mut gifts);
         }
     }
 
     /// Lets the helper go.
     pub(crate) fn finish(&self) {
-        let _job = self.job.lock();
+        let _gifts = self.gifts.lock();
         self.over.store(true, Ordering::Release);
         self.wake.notify_all();
     }
 
-    fn give(&self, job: &Arc<Job>) {
-        let mut slot = self.job.lock();
-        *slot = Some(Arc::clone(job));
+    /// Has the helper fill page tables when it has nothing else to do; it may come to nothing.
+    pub(super) fn populate(&self, mapping: &Arc<Mapping>, offset: u64, len: u64) {
+        let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len)) else { return };
+        let end = mapping.len().min(offset.saturating_add(len));
+        if offset < end && self.helped.load(Ordering::Relaxed) {
+            let ahead = Ahead { mapping: Arc::clone(mapping), offset, end };
+            self.give(|gifts| gifts.ahead = Some(ahead));
+        }
+    }
+
+    fn give(&self, what: impl FnOnce(&mut Gifts)) {
+        let mut gifts = self.gifts.lock();
+        what(&mut gifts);
         self.given.fetch_add(1, Ordering::Release);
         self.wake.notify_one();
     }
@@ -157,7 +202,7 @@ impl Pair {
         let short = AtomicUsize::new(transfer.len());
         let (next, done) = Default::default();
         let job = Arc::new(Job { transfer, owner, next, done, short });
-        self.give(&job);
+        self.give(|gifts| gifts.job = Some(Arc::clone(&job)));
         job.work();
         let start = Instant::now();
         job.wait();
@@ -206,7 +251,12 @@ impl Copier<'_> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+
     use super::*;
+    use crate::sys::mapping::tests::present;
 
     /// One that stays.
     pub(crate) struct Here;
@@ -314,11 +364,34 @@ pub(crate) mod tests {
                 let short = AtomicUsize::new(transfer.len());
                 let (next, done) = Default::default();
                 let job = Arc::new(Job { transfer, owner: &Here, next, done, short });
-                pair.give(&job);
+                pair.give(|gifts| gifts.job = Some(Arc::clone(&job)));
                 job.wait();
                 assert!(copy == bytes);
             }
         });
+    }
+
+    #[test]
+    fn the_helper_fills_page_tables() {
+        let file = memfd_create("ahead", MemfdFlags::CLOEXEC).unwrap();
+        let file = std::fs::File::from(file);
+        let len = 1_000_000;
+        file.write_all_at(&vec![1; len], 0).unwrap();
+        let mapping = Arc::new(Mapping::new(&file, len, false).unwrap());
+        // Without a helper nobody does.
+        Pair::default().populate(&mapping, 0, u64::MAX);
+        assert_eq!(present(&mapping), 0);
+        with_helper(|pair| {
+            while !pair.helped.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            // Asleep.
+            std::thread::sleep(AWAKE * 2);
+            pair.populate(&mapping, 1 << 40, 1);
+            pair.populate(&mapping, 0, u64::MAX);
+            crate::comes(|| present(&mapping) == len.div_ceil(4096));
+        });
+        assert_eq!(Arc::strong_count(&mapping), 1);
     }
 
     #[test]
