@@ -145,10 +145,16 @@ impl Plan<'_> {
         entries: &[Entry],
         dir: &Dir,
     ) -> Result<(), PlanError> {
+        let has = |name: &str| entries.iter().any(|entry| entry.name == *name);
         for Entry { name, kind } in entries {
             let (to, from) = (target.join(name), path.join(name));
             match dir.children.get(name) {
                 None if dir.opaque => {}
+                None if *kind == EntryKind::Other && looks_beside_itself(&from) && !has(WHOLE) => {
+                    self.push(Step::BindDir { from: c(path)?, to: c(target.join(WHOLE))? });
+                    let link = Path::new(WHOLE).join(name);
+                    self.push(Step::Symlink { target: c(link)?, path: c(&to)? });
+                }
                 None => match kind {
                     EntryKind::Link(link) => {
                         self.push(Step::Symlink { target: c(link)?, path: c(&to)? });
@@ -200,6 +206,15 @@ impl Plan<'_> {
         }
         Ok(())
     }
+}
+
+/// Where a directory's original can be reached, as a whole.
+const WHOLE: &str = ".host";
+
+/// Files that cannot be bound alone: as `/dev/ptmx` is opened, the kernel looks for `pts` in the same
+/// directory of the same mount (`path_pts` in `fs/namei.c`).
+fn looks_beside_itself(path: &Path) -> bool {
+    path == Path::new("/dev/ptmx")
 }
 
 fn c(path: impl AsRef<Path>) -> Result<CString, PlanError> {

@@ -86,6 +86,17 @@ fn the_hosts_own_entries_are_all_there() {
 }
 
 #[test]
+fn a_pseudo_terminal_can_be_had() {
+    let script = "exec 3<>/dev/ptmx && echo opened";
+    if !Command::new("sh").args(["-c", script]).status().unwrap().success() {
+        println!("skipped: this machine has no pseudo-terminals");
+        return;
+    }
+    let Some((text, _)) = inside(&tree(), script) else { return };
+    assert_eq!(text, "opened\n");
+}
+
+#[test]
 fn only_the_emulated_if_wanted() {
     let tree = Tree { only_emulated: true, ..tree() };
     let script = "ls /sys/bus/pci/devices /sys/kernel/iommu_groups /dev/vfio /sys/class/iommu";

@@ -24,7 +24,7 @@ impl Host for Fake {
 
 fn laptop() -> Fake {
     Fake(BTreeMap::from([
-        ("/dev", "null tty pts/ fd>/proc/self/fd"),
+        ("/dev", "null tty ptmx pts/ fd>/proc/self/fd"),
         ("/sys", "bus/ devices/ kernel/ module/ class/"),
         ("/sys/bus", "pci/"),
         ("/sys/bus/pci", "devices/ drivers/ drivers_probe"),
@@ -133,6 +133,31 @@ fn the_hosts_entries_stand_beside_ours() {
     ] {
         assert_eq!(seen.get(path), Some(&kind), "{path}");
     }
+}
+
+#[test]
+fn ptmx_stays_beside_its_pts() {
+    let step = |host: &Fake, path: &str| {
+        let script = script(&tree(), host);
+        let find = |step: &&Step| match step {
+            Step::Symlink { path: to, .. }
+            | Step::BindDir { to, .. }
+            | Step::BindFile { to, .. } => to.to_bytes() == path.as_bytes(),
+            _ => false,
+        };
+        script.steps.iter().find(find).map(ToString::to_string)
+    };
+    let mut host = laptop();
+    assert_eq!(step(&host, "/stage/0/.host").unwrap(), "binding /dev to /stage/0/.host");
+    assert_eq!(step(&host, "/stage/0/ptmx").unwrap(), "creating link /stage/0/ptmx");
+    assert_eq!(seen(&script(&tree(), &host))["/dev/ptmx"], "link");
+
+    // A container's link finds the directory that is there.
+    host.0.insert("/dev", "null ptmx>pts/ptmx pts/");
+    assert_eq!(step(&host, "/stage/0/.host"), None);
+    host.0.insert("/dev", "null ptmx .host pts/");
+    assert_eq!(step(&host, "/stage/0/ptmx").unwrap(), "binding /dev/ptmx to /stage/0/ptmx");
+    assert_eq!(step(&server(), "/stage/0/.host"), None);
 }
 
 #[test]
