@@ -4,7 +4,7 @@ use vfio::DeviceId;
 use vfio::device::Mmio;
 
 use super::files::Kind;
-use super::slot::{BAR0_BASE, Guarded};
+use super::slot::{BAR0_BASE, Guarded, MmioMode};
 use super::{Door, caller};
 
 /// Bytes of a region in a device's file.
@@ -47,6 +47,8 @@ impl Door {
         let slot = self.slot(id)?;
         let bar = match offset / REGION {
             region if region == BAR0_BASE / REGION => 0,
+            // Where Linux has it; nobody asked us whether it may be mapped.
+            0 if slot.mode == MmioMode::Trap => 0,
             region => u8::try_from(region).ok().filter(|bar| (1..6).contains(bar))?,
         };
         let Some(mut guarded) = slot.lock_within(caller::PATIENCE) else {

@@ -18,8 +18,8 @@ use vfio::device::{Device, Mmio, Upstream};
 use super::moment::Moment;
 use crate::sys::shared::SharedWords;
 
-/// Where BAR 0 begins in a device's file: every position that matters is then beyond 2^40, where the
-/// filter looks.
+/// Where BAR 0 begins in a device's file, for clients that ask: every position is then beyond 2^40, where
+/// the filter looks. Clients that know where Linux has it find it at 0 too.
 pub(crate) const BAR0_BASE: u64 = 0x10 << 40;
 /// The end of a device's file: after BAR 0.
 const FILE_END: u64 = 0x11 << 40;
@@ -115,6 +115,10 @@ pub(crate) struct Slot {
     file: OwnedFd,
     guarded: Mutex<Guarded>,
     pages: Vec<Page>,
+    /// The pages of BAR 0 once more, at 0.
+    low: Vec<Page>,
+    /// Whether anybody wrote to them: until then they are looked at in passing only.
+    low_in_use: AtomicBool,
     /// Counts reasons to look at the device.
     kicks: Mutex<u64>,
     kicked: Condvar,
@@ -132,10 +136,14 @@ impl Slot {
         )?;
         device.set_bar0_base(BAR0_BASE);
         device.set_mappable(mode != MmioMode::None);
-        let mut pages = Vec::new();
+        let (mut pages, mut low) = (Vec::new(), Vec::new());
         if mode == MmioMode::Poll {
             rustix::fs::ftruncate(&file, FILE_END)?;
-            pages = polled_pages(&device, file.as_fd())?;
+            for bar in 0..6 {
+                let base = if bar == 0 { BAR0_BASE } else { u64::from(bar) << 40 };
+                pages.extend(polled_pages(&device, bar, file.as_fd(), base)?);
+            }
+            low = polled_pages(&device, 0, file.as_fd(), 0)?;
         }
         // A client that cut the file short would take the pages from under us.
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
@@ -146,6 +154,8 @@ impl Slot {
             file,
             guarded: Mutex::new(Guarded { device, shown: None, moment: None }),
             pages,
+            low,
+            low_in_use: AtomicBool::new(false),
             kicks: Mutex::new(0),
             kicked: Condvar::new(),
             open: AtomicBool::new(false),
@@ -195,6 +205,18 @@ impl Slot {
     /// Whether polled registers were written since the last batch.
     pub(crate) fn was_written(&self) -> bool {
         self.pages.iter().any(Page::has_changes)
+            || (self.low_in_use.load(Ordering::Relaxed) && self.low.iter().any(Page::has_changes))
+    }
+
+    /// The same of BAR 0 at 0, and whether it is to be watched from now on.
+    pub(crate) fn was_written_low(&self) -> bool {
+        let written = self.low.iter().any(Page::has_changes);
+        self.low_in_use.fetch_or(written, Ordering::Relaxed);
+        written
+    }
+
+    fn all_pages(&self) -> impl Iterator<Item = &Page> {
+        self.pages.iter().chain(&self.low)
     }
 
     /// Whether a client has it, as of the last time somebody looked at it.
@@ -209,7 +231,7 @@ impl Slot {
     /// Hands on what was written to polled registers.
     pub(crate) fn take_batch(&self, guarded: &mut Guarded, up: &mut Upstream<'_>) -> bool {
         let mut any = false;
-        for page in &self.pages {
+        for page in self.all_pages() {
             for (at, value) in page.changes() {
                 any = true;
                 let offset = page.offset + u64::from(at);
@@ -236,7 +258,7 @@ impl Slot {
         // Nobody has mapped it yet. What a client left there that the device never took, nobody finds:
         // not in registers that cannot be written, and no doorbell that would not seem to change.
         let anew = open && !was_open;
-        for page in &self.pages {
+        for page in self.all_pages() {
             for at in page.polled.words.clone().step_by(4) {
                 let value = guarded.device.peek(page.bar, page.offset + u64::from(at));
                 let Some(copy) = page.copy_at(at) else { continue };
@@ -296,21 +318,21 @@ pub(crate) fn can_poll(device: &Device) -> bool {
     polled.all(|polled| polled)
 }
 
-fn polled_pages(device: &Device, file: BorrowedFd<'_>) -> io::Result<Vec<Page>> {
+/// The polled pages of a BAR that begins at `base` of the file.
+fn polled_pages(
+    device: &Device,
+    bar: u8,
+    file: BorrowedFd<'_>,
+    base: u64,
+) -> io::Result<Vec<Page>> {
     let mut pages = Vec::new();
-    for bar in 0..6 {
-        let Some(size) = device.function().bar(bar).filter(|b| b.is_memory()).map(|b| b.size)
-        else {
-            continue;
-        };
-        let base = if bar == 0 { BAR0_BASE } else { u64::from(bar) << 40 };
-        for offset in (0..size).step_by(PAGE_SIZE as usize) {
-            let Some(polled) = device.model().polled(bar, offset / PAGE_SIZE) else { continue };
-            let words = SharedWords::map(file, base + offset, PAGE_SIZE as usize)?;
-            let count = polled.words.len() / 4;
-            let copy = (0..count).map(|_| AtomicU32::new(0)).collect();
-            pages.push(Page { bar, offset, polled, words, copy });
-        }
+    let memory = device.function().bar(bar).filter(|b| b.is_memory());
+    for offset in (0..memory.map_or(0, |b| b.size)).step_by(PAGE_SIZE as usize) {
+        let Some(polled) = device.model().polled(bar, offset / PAGE_SIZE) else { continue };
+        let words = SharedWords::map(file, base + offset, PAGE_SIZE as usize)?;
+        let count = polled.words.len() / 4;
+        let copy = (0..count).map(|_| AtomicU32::new(0)).collect();
+        pages.push(Page { bar, offset, polled, words, copy });
     }
     Ok(pages)
 }

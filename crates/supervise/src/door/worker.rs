@@ -50,6 +50,9 @@ impl Door {
                 std::hint::spin_loop();
                 continue;
             }
+            if slot.was_written_low() {
+                continue;
+            }
             let pause = PAUSES.iter().find(|(until, _)| quiet < *until).map(|(_, pause)| *pause);
             // What is not polled is kicked.
             let watched = slot.is_polled() && slot.is_open();

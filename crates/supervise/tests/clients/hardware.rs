@@ -15,6 +15,7 @@ pub(super) fn run(role: &str) -> Option<()> {
         "hot reset" => hot_reset(),
         "unmask" => unmask(),
         "two disks" => two_disks(),
+        "bar 0 at 0" => bar_0_at_0(),
         "many eventfds" => {
             let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) }, 0);
@@ -46,6 +47,41 @@ fn hot_reset() {
         assert_eq!(raw::request(device, HOT_RESET, reset.as_ptr() as u64), 0);
         assert_eq!(raw::pread(device, &mut command, raw::CONFIG + 4), 2);
         println!("command register after the reset of bus {bus}: {command:x?}");
+    }
+    vfio.close();
+}
+
+/// Drivers that know where Linux has BAR 0 do not ask (Micron's unvme).
+fn bar_0_at_0() {
+    const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+    let (cap, aqa, cc, csts) = (0, 0x24 / 4, 0x14 / 4, 0x1c / 4);
+    let vfio = Vfio::open();
+    let map = |offset: u64| -> *mut u32 {
+        let shared = libc::MAP_SHARED;
+        let offset = offset.try_into().unwrap();
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), 4096, READ_WRITE, shared, vfio.nvme, offset)
+        };
+        assert_ne!(at, libc::MAP_FAILED);
+        at.cast()
+    };
+    let asked = map(raw::region(vfio.nvme, 0));
+    let low = map(0);
+    let load = |registers: *mut u32, at: usize| unsafe { registers.add(at).read_volatile() };
+    let store = |at: usize, value: u32| unsafe { low.add(at).write_volatile(value) };
+    assert_ne!(load(low, cap), 0);
+    assert_eq!(load(low, cap), load(asked, cap));
+    store(aqa, 0x1f_001f);
+    // A command set that it does not know: it does not start, and says so.
+    store(cc, 4 << 20 | 6 << 16 | 1 << 4 | 1);
+    while load(low, csts) == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!((load(low, csts), load(asked, csts)), (2, 2));
+    assert_eq!(load(asked, aqa), 0x1f_001f);
+    store(cc, 0);
+    while load(asked, csts) != 0 {
+        std::thread::yield_now();
     }
     vfio.close();
 }

@@ -281,6 +281,12 @@ fn the_bus_of_a_device_can_be_reset() {
 }
 
 #[test]
+fn bar_0_is_at_0_for_those_who_do_not_ask() {
+    succeeds("edu,mmio=none nvme,size=16M,mmio=poll", "bar 0 at 0");
+    succeeds("edu,mmio=none nvme,size=16M,mmio=trap", "bar 0 at 0");
+}
+
+#[test]
 fn disks_have_serial_numbers_of_their_own() {
     succeeds("nvme,size=16M nvme,size=16M", "two disks");
 }
