@@ -16,7 +16,13 @@ fn a_controller_as_it_powers_on() {
     assert_eq!(u64::from_le_bytes(wide), 0x0040_0020_1401_07ff);
     let mut narrow = [9; 2];
     rig.nvme.bar_read(0, 8, &mut narrow, &mut rig.machine);
-    assert_eq!(narrow, [0, 0]);
+    assert_eq!(narrow, [0, 4]);
+    let mut timeout = [9];
+    rig.nvme.bar_read(0, 3, &mut timeout, &mut rig.machine);
+    assert_eq!(timeout, [0x14]);
+    // Written they are not.
+    rig.nvme.bar_write(0, 0x24, &[1, 0], &mut rig.machine);
+    assert_eq!(rig.read(0x24), 0);
     let config = rig.nvme.config();
     assert_eq!(
         (config.u32(0), config.u32(8), config.u32(0x2c)),
