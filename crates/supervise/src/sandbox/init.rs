@@ -27,8 +27,8 @@ use super::limits::Limits;
 use super::script::Script;
 use crate::sys::filter::{Instruction, install};
 use crate::sys::process::{
-    END, Exec, SignalMask, block_signals, close_copy, drop_handlers, exit, fork, keep_only,
-    kill_children, read_signal, set_disposition, signal_fd, unshare, write_once,
+    END, Exec, SignalMask, block_signals, close_before_exec, close_copy, drop_handlers, exit, fork,
+    keep_only, kill_children, read_signal, set_disposition, signal_fd, unshare, write_once,
 };
 
 /// All that the two processes need, prepared by the supervisor.
@@ -140,6 +140,7 @@ pub(super) fn run(prepared: &mut Prepared, ends: Ends) -> i32 {
     for fd in prepared.foreign {
         close_copy(fd);
     }
+    close_before_exec(&kept(prepared, &ends));
     drop_handlers();
     set_disposition(libc::SIGCHLD, false);
     let started = prepare(prepared).and_then(|(umask, dev_vfio)| {
@@ -161,6 +162,15 @@ pub(super) fn run(prepared: &mut Prepared, ends: Ends) -> i32 {
             1
         }
     }
+}
+
+/// What the two processes use; a number below 0 is none.
+fn kept(prepared: &Prepared, ends: &Ends) -> [RawFd; 6] {
+    let [input, output, error] =
+        prepared.stdio.each_ref().map(|fd| fd.as_ref().map_or(-1, AsRawFd::as_raw_fd));
+    let [control, status, lifeline] =
+        [&ends.control, &ends.status, &ends.lifeline].map(AsRawFd::as_raw_fd);
+    [input, output, error, control, status, lifeline]
 }
 
 fn tell(control: BorrowedFd<'_>, stage: Stage, index: usize, errno: Errno) {

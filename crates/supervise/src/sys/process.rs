@@ -2,8 +2,10 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
@@ -231,6 +233,27 @@ pub(crate) fn close_copy(fd: RawFd) {
     // SAFETY: in the child only; its owner there is never dropped, as the child leaves by `_exit`
     // or becomes another program.
     unsafe { libc::close(fd) };
+}
+
+/// Closes what the next `execve` would close, but for these. Nothing is, where there is no `/proc`.
+///
+/// For a fresh child only: another session of the launcher may wait for the last close of a
+/// descriptor that this child has by accident, and its program begins much later.
+pub(crate) fn close_before_exec(keep: &[RawFd]) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(list) = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()) else { return };
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(&list, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        let number = entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
+        let Some(fd) = number.filter(|fd| *fd != list.as_raw_fd() && !keep.contains(fd)) else {
+            continue;
+        };
+        // SAFETY: asks about a number.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == libc::FD_CLOEXEC {
+            close_copy(fd);
+        }
+    }
 }
 
 /// Kills every child of the calling thread that `/proc` lists; false if it lists none, or not at

@@ -21,6 +21,8 @@ use softvfio_supervise::sandbox::{
 };
 
 const BDF: &str = "0000:01:00.0";
+/// More than anything here takes, were the machine as busy as it gets.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn tree() -> Tree {
     let mut config = vec![0; 256];
@@ -94,7 +96,7 @@ fn notifies(launched: &mut Launched) -> bool {
         [PollFd::new(&launched.listener, PollFlags::IN), PollFd::new(&status, PollFlags::IN)];
     loop {
         // The listener hangs up with the last process, a moment before its end is told.
-        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 20, tv_nsec: 0 })).unwrap();
+        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })).unwrap();
         let [call, end] = [0, 1].map(|at: usize| fds[at].revents().contains(PollFlags::IN));
         assert!(ready > 0, "neither a call nor an end");
         if call || end {
@@ -106,14 +108,19 @@ fn notifies(launched: &mut Launched) -> bool {
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "still waiting: {what}");
+        assert!(begin.elapsed() < LIMIT, "still waiting: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// A `sleep` that is nobody else's: another suite may run beside this one.
+/// A `sleep`, longer than anything waits, that is nobody else's: another suite may run beside this one.
 fn sleeper(test: u32) -> String {
-    format!("sleep {}.{}", 60 + test, std::process::id())
+    sleeper_of(test, std::process::id())
+}
+
+/// That of another process. No such text is a part of another one.
+fn sleeper_of(test: u32, process: u32) -> String {
+    format!("sleep {}.{process:010}", 600 + test)
 }
 
 /// Processes that have `marker` among their arguments.

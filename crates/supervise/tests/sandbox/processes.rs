@@ -5,12 +5,15 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use softvfio_supervise::sandbox::{Launch, LaunchError, Signals};
 
-use super::{child, child_only, inside, running, shell, sleeper, start, tree, wait_for};
+use super::{
+    LIMIT, child, child_only, inside, running, shell, sleeper, sleeper_of, start, tree, wait_for,
+};
 
 #[test]
 fn identity_is_the_callers_or_root() {
@@ -64,11 +67,15 @@ fn what_cannot_be_executed_is_named() {
 #[test]
 fn a_script_without_a_first_line_is_the_shells() {
     let directory = std::env::temp_dir().join(format!("softvfio-sandbox-{}", std::process::id()));
+    // A run that was killed may have had our number.
+    let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir(&directory).unwrap();
     let script = directory.join("script");
-    std::fs::write(&script, "exit $#").unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, executable).unwrap();
+    // By a child: one that another test starts had our descriptor for a while, and what is written to
+    // cannot be executed.
+    let write = "echo 'exit $#' > \"$0\" && chmod 755 \"$0\"";
+    let written = Command::new("sh").args(["-c", write]).arg(&script).status().unwrap();
+    assert!(written.success());
     let tree = tree();
     let args = ["one".into(), "two".into()];
     let launch = Launch { args: &args, ..Launch::new(&tree, script.as_os_str()) };
@@ -103,7 +110,7 @@ fn the_terminals_signals_are_the_clients() {
     assert_eq!(text, format!("{group}\nSigBlk:\t{:016x}\nSigIgn:\t{ignored:016x}\n", 0));
 
     // Not a shell: one may lose the signal between its fork and its exec.
-    let args = ["60".into()];
+    let args = ["600".into()];
     let launch = Launch { args: &args, ..Launch::new(&tree, "sleep".as_ref()) };
     let Some(mut launched) = start(&launch) else { return };
     launched.processes.go().unwrap();
@@ -121,7 +128,8 @@ fn orphans_are_waited_for_and_pipes_are_not_held() {
     let script = format!("({sleep} </dev/null >/dev/null 2>&1 &) ; echo done");
     let Some((text, status)) = inside(&tree(), &script) else { return };
     assert_eq!((text.as_str(), status.success()), ("done\n", true));
-    assert!(begin.elapsed() < Duration::from_secs(30));
+    // It sleeps for much longer.
+    assert!(begin.elapsed() < 5 * LIMIT);
     assert_eq!(running(&sleep), [""; 0], "dropping kills what is left");
 }
 
@@ -172,6 +180,26 @@ fn a_client_that_is_not_let_go_ends_with_its_owner() {
     assert!(!PathBuf::from(format!("/proc/{pid}")).exists());
 }
 
+/// Its program may begin much later, and others wait for the last close of what was ours.
+#[test]
+fn a_client_that_is_not_let_go_has_nothing_of_ours() {
+    let (mut read, write) = std::io::pipe().unwrap();
+    let (tree, args) = (tree(), shell("echo here"));
+    let stdio = [None, Some(write.as_fd()), None];
+    let launch = Launch { args: &args, stdio, ..Launch::new(&tree, "sh".as_ref()) };
+    let (other, others) = std::io::pipe().unwrap();
+    let Some(mut launched) = start(&launch) else { return };
+    drop((write, others));
+    let mut fds = [PollFd::new(&other, PollFlags::IN)];
+    let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+    assert_eq!(poll(&mut fds, Some(&limit)).unwrap(), 1, "it has the other end");
+    // What is meant for it it has.
+    launched.processes.go().unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "here\n");
+}
+
 #[test]
 fn nothing_outlives_a_launcher_that_is_killed() {
     let name = "processes::nothing_outlives_a_launcher_that_is_killed";
@@ -193,7 +221,7 @@ fn nothing_outlives_a_launcher_that_is_killed() {
         }
         Some(mut command) => command.stdout(Stdio::piped()).process_group(0).spawn().unwrap(),
     };
-    let sleep = format!("sleep 63.{}", launcher.id());
+    let sleep = sleeper_of(3, launcher.id());
     let mut text = Vec::new();
     let mut output = launcher.stdout.take().unwrap();
     while !text.ends_with(b"ready\n") {
