@@ -35,6 +35,11 @@ impl<'a> InHand<'a> {
         Ok(true)
     }
 
+    /// Whether the request failed so.
+    pub(super) const fn want_busy(&self) -> bool {
+        self.busy.is_some()
+    }
+
     /// Takes a device in hand, waiting for it. With no other lock held.
     ///
     /// # Errors

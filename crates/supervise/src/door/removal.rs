@@ -39,9 +39,6 @@ impl Door {
     pub(crate) fn remove_device(&self, id: DeviceId) -> Option<Removal> {
         let removal = self.ask(id)?;
         if removal != Removal::Gone {
-            self.removals.leaving.lock().entry(id).or_insert_with(|| Instant::now() + INTERVAL);
-            // It may have been closed before it was noted.
-            self.device_closed(id);
             // So that it asks again in time.
             self.watcher.wake();
         }
@@ -51,7 +48,7 @@ impl Door {
     fn ask(&self, id: DeviceId) -> Option<Removal> {
         let mut client = Client::nobody(self);
         let mut devices = InHand::none(self);
-        let (number, removal) = loop {
+        let removal = loop {
             if let Err(id) = devices.wait_for(id) {
                 self.stuck(id);
                 return None;
@@ -62,9 +59,14 @@ impl Door {
             let mut system = self.system.lock();
             let number = self.next_number();
             let removal = system.remove_device(id, &mut ctx);
+            // Whoever was asked may let go at once, which is told after this.
+            if !devices.want_busy() {
+                self.watch.removal(number, id, removal);
+                self.note(id, removal);
+            }
             drop(system);
             match devices.wait_for_busy() {
-                Ok(false) => break (number, removal),
+                Ok(false) => break removal,
                 Ok(true) => {}
                 Err(id) => {
                     self.stuck(id);
@@ -75,13 +77,21 @@ impl Door {
         self.let_go(devices);
         self.containers.drop_dead();
         let _ = client.finish();
-        self.watch.removal(number, id, removal);
         Some(removal)
+    }
+
+    /// With the system in hand: a device that was asked for is leaving.
+    fn note(&self, id: DeviceId, removal: Removal) {
+        if removal != Removal::Gone {
+            self.removals.leaving.lock().entry(id).or_insert_with(|| Instant::now() + INTERVAL);
+        }
     }
 
     /// A descriptor of a device was closed: if it was to go, it may be gone.
     pub(super) fn device_closed(&self, id: DeviceId) {
-        if !self.removals.leaving.lock().contains_key(&id) || self.has_driver(id) {
+        let is_leaving = self.removals.leaving.lock().contains_key(&id);
+        // Not with that lock held, which comes after the system's.
+        if !is_leaving || self.has_driver(id) {
             return;
         }
         if self.removals.leaving.lock().remove(&id).is_some() {

@@ -236,7 +236,7 @@ impl Event {
 
     /// Exactly one signal, soon.
     pub(crate) fn arrived(&self) -> bool {
-        self.count(10_000) == 1
+        self.count(60_000) == 1
     }
 }
 
