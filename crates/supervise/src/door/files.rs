@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, SeekFrom, inotify};
@@ -68,7 +69,12 @@ pub(crate) struct Files {
     by_inode: HashMap<(u64, u64), usize>,
     tags: Mutex<Tags>,
     closes: OwnedFd,
+    /// How often to look yet: a close is told of before the lock is gone.
+    looks: AtomicU32,
 }
+
+/// After the last close that was told: many times longer than a lock stays.
+const LOOKS: u32 = 20;
 
 impl Files {
     /// With no file yet.
@@ -82,6 +88,7 @@ impl Files {
             by_inode: HashMap::new(),
             tags: Mutex::default(),
             closes: inotify::init(flags)?,
+            looks: AtomicU32::new(0),
         })
     }
 
@@ -172,7 +179,21 @@ impl Files {
         while rustix::io::read(&self.closes, &mut bytes).is_ok_and(|n| n != 0) {
             any = true;
         }
+        if any {
+            self.looks.store(LOOKS, Ordering::Relaxed);
+        }
         any
+    }
+
+    /// Whether something may have been closed, told of now or a while ago.
+    pub(crate) fn may_be_closed(&self) -> bool {
+        self.looks.load(Ordering::Relaxed) > 0
+    }
+
+    /// A while has passed, and somebody looked.
+    pub(crate) fn looked(&self) {
+        let less = |looks: u32| looks.checked_sub(1);
+        let _ = self.looks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Takes out the objects whose open files are closed for good, the oldest last: devices before
@@ -243,18 +264,21 @@ mod tests {
         let copy = one.try_clone().unwrap();
         assert_eq!(files.identify(copy.as_fd()), Identity::Known(a));
         drop(one);
-        assert!(!files.something_closed());
+        assert!(!files.something_closed() && !files.may_be_closed());
         assert_eq!(files.take_closed(), []);
         drop(copy);
         crate::comes(|| files.something_closed());
         assert!(!files.something_closed());
-        // Who closes last is told of before the lock is gone.
+        // Who closes last is told of before the lock is gone: whoever heard of it looked too early.
+        assert!(files.may_be_closed());
         let mut closed = Vec::new();
         crate::comes(|| {
             closed = files.take_closed();
             !closed.is_empty()
         });
         assert_eq!(closed, [a]);
+        (0..LOOKS).for_each(|_| files.looked());
+        assert!(!files.may_be_closed());
         assert_eq!(files.take_all(), [b]);
     }
 

@@ -320,7 +320,11 @@ impl Door {
         /// How long a request waits for what was closed before it.
         const TURN: Duration = Duration::from_millis(50);
         let _in_turn = self.closing.try_lock_for(TURN);
-        if self.files.something_closed() || look {
+        if self.files.something_closed() {
+            // It looks again, whoever heard of it first.
+            self.watcher.wake();
+        }
+        if look || self.files.may_be_closed() {
             for object in self.files.take_closed() {
                 self.close(object);
             }

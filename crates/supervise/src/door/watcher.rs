@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
@@ -68,8 +68,8 @@ impl Door {
 
     /// Waits until the session is over.
     pub(crate) fn watch_events(&self) {
-        // A file that is closed by an exiting process is told of before its locks are gone.
-        let mut look_again = 0;
+        const PAUSE: Duration = Duration::from_millis(2);
+        let mut looked = Instant::now();
         while !self.stopped() {
             let (epoll, wake) = (self.watcher.epoll.as_fd(), self.watcher.wake.as_fd());
             let mut fds = [
@@ -77,21 +77,19 @@ impl Door {
                 PollFd::from_borrowed_fd(wake, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.files.closes(), PollFlags::IN),
             ];
-            let soon = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
-            let later = self.ask_again().map(timespec);
-            let limit = if look_again > 0 { Some(soon) } else { later };
-            let ready = poll(&mut fds, limit.as_ref());
+            let later = self.ask_again();
+            let limit = if self.files.may_be_closed() { Some(PAUSE) } else { later };
+            let ready = poll(&mut fds, limit.map(timespec).as_ref());
             if fds[1].revents().contains(PollFlags::IN) {
                 let _ = rustix::io::read(&self.watcher.wake, &mut [0; 8]);
             }
-            if fds[2].revents().contains(PollFlags::IN) {
-                look_again = 5;
-            } else if look_again > 0 {
-                look_again -= 1;
-            }
             if ready.is_ok() {
-                self.close_closed(look_again > 0);
+                self.close_closed(false);
                 self.deliver();
+            }
+            if looked.elapsed() >= PAUSE {
+                looked = Instant::now();
+                self.files.looked();
             }
         }
     }
