@@ -53,7 +53,7 @@ const FEW_DESCRIPTORS: u64 = 60;
 /// Of files.
 const FEW_BYTES: u64 = 1 << 20;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
 /// edu by `pread` and `pwrite`.
 const PLAIN: &str = "edu,mmio=none nvme,size=16M";
 
@@ -372,6 +372,9 @@ struct Mount(std::path::PathBuf);
 impl Mount {
     fn new() -> Option<Self> {
         let dir = std::env::temp_dir().join(format!("e2e-small-{}", std::process::id()));
+        // A run that was killed may have had our number.
+        unsafe { libc::umount2(Self::name(&dir).as_ptr(), libc::MNT_DETACH) };
+        let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir).unwrap();
         let (kind, options) = (c"tmpfs".as_ptr(), c"size=8m,mode=777".as_ptr().cast());
         let name = Self::name(&dir);

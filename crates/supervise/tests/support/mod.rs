@@ -68,6 +68,8 @@ impl Place {
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let mark = format!("e2e-{}-{number}-{test}", std::process::id());
         let dir = std::env::temp_dir().join(format!("softvfio-{mark}"));
+        // A run that was killed may have had our number.
+        let _ = std::fs::remove_dir_all(&dir);
         for dir in [dir.clone(), dir.join("tmp"), dir.join("run")] {
             std::fs::create_dir(&dir).unwrap();
             let mode = if dir.ends_with("run") { 0o700 } else { 0o777 };
@@ -171,7 +173,7 @@ impl Place {
             if left.is_empty() {
                 break;
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "still there: {left:?}");
+            assert!(start.elapsed() < Duration::from_secs(60), "still there: {left:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
         let files: Vec<_> = std::fs::read_dir(self.file("tmp")).unwrap().flatten().collect();
@@ -231,7 +233,7 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         };
         let text = |pipe: std::sync::mpsc::Receiver<String>| {
-            pipe.recv_timeout(Duration::from_secs(10)).unwrap_or("(held open)".into())
+            pipe.recv_timeout(Duration::from_secs(60)).unwrap_or("(held open)".into())
         };
         let (stdout, stderr) = (stdout.map(text).unwrap_or_default(), text(self.stderr));
         let what = self.what;
