@@ -19,6 +19,8 @@ struct Place(PathBuf);
 impl Place {
     fn new(test: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("softvfio-bad-{}-{test}", std::process::id()));
+        // A run that was killed may have had our number.
+        let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).unwrap();
         Self(dir)
     }

@@ -29,7 +29,9 @@ fn softvfio() -> &'static Path {
             return built.to_owned();
         }
         let copy = std::env::temp_dir().join(format!("softvfio-copy-{}", std::process::id()));
-        std::fs::copy(built, &copy).unwrap();
+        // By a child: one that another test starts had our descriptor for a while, and a program that
+        // is written to cannot be executed.
+        assert!(Command::new("cp").args([built, &copy]).status().unwrap().success());
         copy
     })
 }
