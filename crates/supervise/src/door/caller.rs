@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use vfio::{BadAddress, BadEvent, Caller, DeviceId, EventId, FdObject, Message, P
 use super::Door;
 use super::files::{Identity, Kind, Object};
 use super::memory::{Mm, Pin};
-use super::process::Process;
+use super::process::{Copied, Process};
+use crate::sys::process::nothing_starts;
 use crate::sys::{client, notify};
 use crate::watch::Piece;
 
@@ -152,7 +153,7 @@ impl<'a> Client<'a> {
         self.mm.get_or_init(|| self.door.processes.mm(self.process?, self.tid).ok()).as_ref()
     }
 
-    fn descriptor(&self, fd: i32) -> Option<OwnedFd> {
+    fn descriptor(&self, fd: i32) -> Option<Copied> {
         self.door.descriptor(self.process?, self.tid, fd).ok()
     }
 
@@ -332,7 +333,7 @@ impl Caller for Client<'_> {
 
     fn get_event(&mut self, fd: i32) -> Result<EventId, BadEvent> {
         let file = self.descriptor(fd).ok_or(BadEvent::Closed)?;
-        self.door.events.add(file).ok_or(BadEvent::NotEventfd)
+        self.door.events.add(file.keep()).ok_or(BadEvent::NotEventfd)
     }
 
     fn event_pending(&self, event: EventId) -> bool {
@@ -340,6 +341,7 @@ impl Caller for Client<'_> {
     }
 
     fn install_device_fd(&mut self, device: DeviceId) -> Result<i32, Errno> {
+        let _nothing_starts = nothing_starts();
         let file = self.door.slot(device).ok_or(Errno::ENODEV)?.open().map_err(errno_of)?;
         let tag = self.door.files.give(file.as_fd(), Object::Device(device)).map_err(errno_of)?;
         match notify::return_fd(self.door.listener.as_fd(), self.call, file.as_fd()) {

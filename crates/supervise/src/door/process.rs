@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use iommu::MmId;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rustix::event::PollFlags;
 use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -21,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::memory::Mm;
 use crate::is_ready;
 use crate::sys::client;
+use crate::sys::process::nothing_starts;
 
 /// Processes remembered before the dead ones are looked for.
 const SWEEP: usize = 64;
@@ -68,12 +69,16 @@ impl Process {
         is_ready(&self.pidfd, PollFlags::IN)
     }
 
-    /// A copy of one of the descriptors of its thread `tid`, which waits. The copy shares the open file:
-    /// hold it no longer than needed.
+    /// One of the descriptors of its thread `tid`, which waits.
     ///
     /// # Errors
     /// `EBADF`: there is no such descriptor.
-    pub(crate) fn descriptor(&self, tid: i32, fd: i32) -> io::Result<OwnedFd> {
+    pub(crate) fn descriptor(&self, tid: i32, fd: i32) -> io::Result<Copied> {
+        let nothing_starts = nothing_starts();
+        Ok(Copied { fd: self.copy(tid, fd)?, _nothing_starts: nothing_starts })
+    }
+
+    fn copy(&self, tid: i32, fd: i32) -> io::Result<OwnedFd> {
         if fd < 0 {
             return Err(Errno::BADF.into());
         }
@@ -110,6 +115,26 @@ impl Process {
     pub(crate) fn memlock_limit(&self) -> u64 {
         // A process that is gone locks nothing more.
         client::memlock_limit(self.tgid).unwrap_or(0)
+    }
+}
+
+/// A copy of a client's descriptor. It shares the open file: hold it no longer than needed.
+pub(crate) struct Copied {
+    // Closed first.
+    fd: OwnedFd,
+    _nothing_starts: RwLockReadGuard<'static, ()>,
+}
+
+impl Copied {
+    /// One to be held for longer: of a file that nobody waits for to be closed.
+    pub(crate) fn keep(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for Copied {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests: `ioctl` and `mmap` on containers, groups and devices, and what happens as these close.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::Door;
 use super::caller::Client;
 use super::devices::InHand;
 use super::files::{Identity, Kind, Object};
-use super::process::Process;
+use super::process::{Copied, Process};
 use crate::sys::notify::{Notification, Response};
 use crate::watch::{Call, Request, Target};
 
@@ -66,7 +66,7 @@ impl Door {
         process: &Process,
         tid: i32,
         fd: i32,
-    ) -> Result<OwnedFd, Missing> {
+    ) -> Result<Copied, Missing> {
         process.descriptor(tid, fd).map_err(|error| match error.raw_os_error() {
             Some(errno @ (libc::EMFILE | libc::ENFILE)) => {
                 self.watch.trouble(

@@ -19,7 +19,7 @@ use super::overlay::{Host, PlanError, ThisHost, plan};
 use super::processes::{Launched, Process, Processes};
 use super::signals::Signals;
 use super::tree::Tree;
-use crate::sys::process::{Exec, block_signals, fork};
+use crate::sys::process::{Exec, block_signals, fork, starting};
 
 /// How to start a client.
 #[derive(Clone, Debug)]
@@ -76,7 +76,9 @@ impl<'a> Launch<'a> {
             lifeline: lifeline_theirs,
         });
         let mask = block_signals();
+        let alone = starting();
         let forked = fork(|| ends.take().map_or(1, |ends| init::run(&mut prepared, ends)));
+        drop(alone);
         mask.set();
         drop(ends);
         let init = Process::open(forked.map_err(system("starting a process"))?)

@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
@@ -235,10 +236,24 @@ pub(crate) fn close_copy(fd: RawFd) {
     unsafe { libc::close(fd) };
 }
 
+/// Sessions of one process start, or have a client's open file in hand.
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// Until it is dropped no session starts: what starts has a copy of every descriptor, and what a client of
+/// another session closes would not be closed.
+pub(crate) fn nothing_starts() -> RwLockReadGuard<'static, ()> {
+    // Not behind one that wants to start: who has this may wait for somebody who needs it too.
+    STARTS.read_recursive()
+}
+
+/// For who starts a session.
+pub(crate) fn starting() -> RwLockWriteGuard<'static, ()> {
+    STARTS.write()
+}
+
 /// Closes what the next `execve` would close, but for these. Nothing is, where there is no `/proc`.
 ///
-/// For a fresh child only: another session of the launcher may wait for the last close of a
-/// descriptor that this child has by accident, and its program begins much later.
+/// For a fresh child only, whose program begins much later.
 pub(crate) fn close_before_exec(keep: &[RawFd]) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(list) = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()) else { return };

@@ -17,7 +17,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ::vfio::device::{DeviceRefusal, IrqRefusal};
@@ -32,14 +32,6 @@ use self::client::{BASE, REGISTER};
 use self::vfio::PAGE;
 
 const CLIENT: &str = "SOFTVFIO_WINDOWS_CLIENT";
-
-/// Sessions of one process are one at a time, and so is whatever else it starts: that would have a
-/// session's descriptors for a moment, and what its client closes would not be closed.
-static ONE: Mutex<()> = Mutex::new(());
-
-fn one() -> MutexGuard<'static, ()> {
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The client's side of every test.
 #[test]
@@ -125,7 +117,6 @@ fn run_beside(
     name: &str,
     outside: impl FnOnce(Control) + Send + 'static,
 ) -> Option<(Arc<Record>, Option<i32>)> {
-    let _one = one();
     let record = Arc::new(Record::default());
     let ready = session.watch(Arc::clone(&record) as Arc<dyn Watch>).place().unwrap();
     let control = ready.control();
@@ -294,7 +285,6 @@ fn the_example_runs_unchanged_on_every_host() {
 /// qemu-img knows nothing of windows.
 #[test]
 fn qemu_img_runs_where_it_needs_none_and_is_explained_where_it_does() {
-    let _one = one();
     if Command::new("qemu-img").arg("--version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "qemu-img is missing, which .ci/run installs");
         println!("skipped: qemu-img is not installed");
@@ -414,7 +404,6 @@ fn a_program_that_ends_lets_go() {
 
 #[test]
 fn a_session_can_be_asked_before_and_after() {
-    let _one = one();
     let ready = session("x86-intel", &["edu"]).place().unwrap();
     let control = ready.control();
     assert_eq!(control.unplug("0000:01:00.0").unwrap_err().to_string(), NOT_YET);
@@ -432,7 +421,6 @@ const NOT_YET: &str = "the program has not started yet";
 /// The example in C prints what the one in Rust prints.
 #[test]
 fn the_example_in_c_is_the_same() {
-    let _one = one();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let program = std::env::temp_dir().join(format!("msi_window-{}", std::process::id()));
     let compile = |link: &[&str]| {
