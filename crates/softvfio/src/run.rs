@@ -48,7 +48,7 @@ signal's number. Ctrl-C is the program's own matter, unless it comes twice withi
 pub(crate) struct Run {
     /// A device: KIND[,key=value...]; `help` lists kinds and keys
     #[arg(long = "device", short = 'd', value_name = "KIND[,KEY=VALUE]")]
-    devices: Vec<String>,
+    devices: Vec<OsString>,
 
     /// The host: a built-in one, or a file with a header; `help` lists the built-in ones
     #[arg(long, value_name = "NAME|FILE")]
@@ -215,8 +215,8 @@ impl Run {
             session = session.device(device);
         }
         for text in &self.devices {
-            let spec: DeviceSpec = text.parse().map_err(|bad| format!("--device: {bad}"))?;
-            session = session.device(spec.make().map_err(|bad| format!("--device: {bad}"))?);
+            let device = DeviceSpec::try_from(text.as_os_str()).and_then(|spec| spec.make());
+            session = session.device(device.map_err(|bad| format!("--device: {bad}"))?);
         }
         Ok(session)
     }

@@ -86,10 +86,10 @@ fn device(value: Value, beside: &Path) -> Result<EmulatedDevice, String> {
                 kind = Some(text);
                 continue;
             }
-            ("file", Value::String(path)) => beside.join(path).to_string_lossy().into_owned(),
-            (_, Value::String(text)) => text,
-            (_, Value::Integer(number)) => number.to_string(),
-            (_, Value::Boolean(yes)) => yes.to_string(),
+            ("file", Value::String(path)) => beside.join(path).into_os_string(),
+            (_, Value::String(text)) => text.into(),
+            (_, Value::Integer(number)) => number.to_string().into(),
+            (_, Value::Boolean(yes)) => yes.to_string().into(),
             (key, _) => {
                 return Err(format!("{key}: expected a string, a number, or true or false"));
             }

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -139,6 +141,35 @@ fn quiet_is_silent_and_files_are_written() {
     let header: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(header["bar0_base"], "0x100000000000");
     assert_eq!(header["devices"]["edu0"]["mappable"], false);
+}
+
+/// The name of a disk's file may be any bytes, commas doubled.
+#[test]
+fn a_disk_has_any_name() {
+    if !can_run() {
+        return;
+    }
+    let plain = std::env::temp_dir().join(format!("softvfio-run-{}-odd", std::process::id()));
+    let plain = plain.as_os_str().as_bytes();
+    let disk = Temporary(OsString::from_vec([plain, b"=\xff,\n"].concat()).into());
+    let file = [b",file=", plain, b"=\xff,,\n"].concat();
+    std::fs::write(&disk.0, vec![0; 1 << 20]).unwrap();
+    let attempt = |kind: &[u8]| {
+        let mut command = softvfio(&["run", "--device"]);
+        command.arg(OsString::from_vec([kind, &file].concat())).args([
+            "--",
+            SOFTVFIO,
+            "demo-client",
+        ]);
+        command.args(["--nvme", "0000:01:00.0"]).output().unwrap()
+    };
+    let refused = attempt(b"nvme,size=1M");
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(stderr(&refused).contains("size to be left out with a file"), "{refused:?}");
+    let output = attempt(b"nvme");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("2048 blocks of 512 bytes"), "{printed}");
 }
 
 /// A qemu-img run, recorded and shown, and its replay.

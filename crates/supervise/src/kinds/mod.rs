@@ -89,11 +89,11 @@ fn next_serial() -> String {
 fn nvme(keys: &mut spec::Keys) -> Result<EmulatedDevice, BadSpec> {
     let read_only = keys.flag("readonly")?;
     let size = keys.size("size")?;
-    let backend: Box<dyn Backend> = match keys.text("file")? {
+    let backend: Box<dyn Backend> = match keys.path("file")? {
         Some(_) if size.is_some() => return Err(keys.bad("size", "left out with a file")),
         Some(path) => match FileBackend::open(path.as_ref(), read_only) {
             Ok(file) => Box::new(file),
-            Err(error) => return Err(BadSpec(format!("nvme: {path}: {error}"))),
+            Err(error) => return Err(BadSpec(format!("nvme: {}: {error}", path.display()))),
         },
         None => Box::new(MemoryBackend::new(size.unwrap_or(DEFAULT_DISK))),
     };

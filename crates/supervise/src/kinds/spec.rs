@@ -1,6 +1,8 @@
 //! A device in a line of text, as a command line has it.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 
 use super::{COMMON_KEYS, KINDS, Kind};
@@ -11,25 +13,38 @@ use crate::session::{EmulatedDevice, MmioMode};
 #[error("{0}")]
 pub struct BadSpec(pub String);
 
-/// A device as text: `KIND[,key=value...]`. A comma within a value is doubled.
+/// A device as text: `KIND[,key=value...]`. A comma within a value is doubled. Values may be any
+/// bytes, as the names of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceSpec {
     kind: String,
-    keys: Vec<(String, Option<String>)>,
+    keys: Vec<(String, Option<OsString>)>,
 }
 
 impl FromStr for DeviceSpec {
     type Err = BadSpec;
 
     fn from_str(text: &str) -> Result<Self, BadSpec> {
-        let mut parts = parts(text).into_iter();
-        let kind = parts.next().unwrap_or_default();
-        let mut keys: Vec<(String, Option<String>)> = Vec::new();
-        for part in parts {
-            let (key, value) = match part.split_once('=') {
-                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                None => (part, None),
-            };
+        Self::try_from(OsStr::new(text))
+    }
+}
+
+impl TryFrom<&OsStr> for DeviceSpec {
+    type Error = BadSpec;
+
+    fn try_from(text: &OsStr) -> Result<Self, BadSpec> {
+        let mut parts = parts(text.as_bytes()).into_iter();
+        // A word that is not UTF-8 is none of ours, and shown as far as it can be.
+        let word = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let kind = word(&parts.next().unwrap_or_default());
+        let mut keys: Vec<(String, Option<OsString>)> = Vec::new();
+        for mut part in parts {
+            let value = part.iter().position(|byte| *byte == b'=').map(|at| {
+                let value = part.split_off(at + 1);
+                part.truncate(at);
+                OsString::from_vec(value)
+            });
+            let key = word(&part);
             if keys.iter().any(|(known, _)| *known == key) {
                 return Err(BadSpec(format!("{kind}: {key} stands there twice")));
             }
@@ -40,13 +55,13 @@ impl FromStr for DeviceSpec {
 }
 
 /// The text cut at commas; two commas are one within a part.
-fn parts(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        match c {
-            ',' if rest.next_if_eq(&',').is_none() => parts.push(String::new()),
-            c => parts.last_mut().into_iter().for_each(|part| part.push(c)),
+fn parts(text: &[u8]) -> Vec<Vec<u8>> {
+    let mut parts = vec![Vec::new()];
+    let mut rest = text.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b',' if rest.next_if_eq(&b',').is_none() => parts.push(Vec::new()),
+            byte => parts.last_mut().into_iter().for_each(|part| part.push(byte)),
         }
     }
     parts
@@ -55,7 +70,7 @@ fn parts(text: &str) -> Vec<String> {
 impl DeviceSpec {
     /// From its parts, as a file has them.
     #[must_use]
-    pub fn new(kind: &str, keys: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub fn new(kind: &str, keys: impl IntoIterator<Item = (String, OsString)>) -> Self {
         let keys = keys.into_iter().map(|(key, value)| (key, Some(value))).collect();
         Self { kind: kind.into(), keys }
     }
@@ -74,7 +89,7 @@ impl DeviceSpec {
             )));
         };
         let all: BTreeMap<_, _> = self.keys.iter().cloned().collect();
-        let polled = all.get("mmio").is_some_and(|mode| mode.as_deref() == Some("poll"));
+        let polled = all.get("mmio").is_some_and(|mode| mode.as_deref() == Some("poll".as_ref()));
         let mut keys = Keys { kind, polled, keys: all };
         let addr = keys.parsed("addr", "an address such as 0000:03:00.0")?;
         let group = keys.number("group")?;
@@ -105,7 +120,7 @@ impl DeviceSpec {
 pub(super) struct Keys {
     kind: &'static Kind,
     polled: bool,
-    keys: BTreeMap<String, Option<String>>,
+    keys: BTreeMap<String, Option<OsString>>,
 }
 
 impl Keys {
@@ -120,6 +135,12 @@ impl Keys {
     }
 
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, BadSpec> {
+        let text = self.path(key)?.map(OsString::into_string);
+        text.transpose().map_err(|_| self.bad(key, "UTF-8"))
+    }
+
+    /// Any bytes.
+    pub(super) fn path(&mut self, key: &str) -> Result<Option<OsString>, BadSpec> {
         match self.keys.remove(key) {
             None => Ok(None),
             Some(Some(value)) if !value.is_empty() => Ok(Some(value)),
@@ -184,8 +205,8 @@ mod tests {
         assert_eq!(device.bdf.unwrap().to_string(), "0000:05:00.0");
         assert_eq!((device.group, device.mmio), (Some(7), Some(MmioMode::None)));
         assert!(make("edu").unwrap().mmio.is_none());
-        assert_eq!(parts("nvme,file=a,,b,c"), ["nvme", "file=a,b", "c"]);
-        assert_eq!(parts("nvme,"), ["nvme", ""]);
+        assert_eq!(parts(b"nvme,file=a,,b,c"), [&b"nvme"[..], b"file=a,b", b"c"]);
+        assert_eq!(parts(b"nvme,"), [&b"nvme"[..], b""]);
     }
 
     #[test]
@@ -209,6 +230,21 @@ mod tests {
         ] {
             let refused = make(text).err().unwrap();
             assert!(refused.contains(says), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn only_values_that_are_paths_may_be_any_bytes() {
+        for (text, says) in [
+            (&b"nvme,file=/nonexistent/\xff"[..], "nvme: /nonexistent/\u{fffd}: No such file"),
+            (b"nvme,serial=\xff", "serial to be UTF-8"),
+            (b"nvme,readonly=\xff", "readonly to be on or off"),
+            (b"nvme,\xff=1", "nvme has no key \"\u{fffd}\""),
+            (b"\xff", "there is no device \"\u{fffd}\""),
+        ] {
+            let spec = DeviceSpec::try_from(OsStr::from_bytes(text)).unwrap();
+            let refused = spec.make().err().unwrap().0;
+            assert!(refused.contains(says), "{text:?}: {refused}");
         }
     }
 }
