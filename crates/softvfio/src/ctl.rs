@@ -17,7 +17,7 @@ Examples:
   softvfio run --control s.control --device edu -- ./my-driver &
   softvfio ctl --control s.control devices
   softvfio ctl --control s.control unplug 0000:01:00.0
-  softvfio ctl --control s.control devices --json     # docs/msi-windows.md has the members
+  softvfio ctl --control s.control devices --json   # docs/msi-windows.md
 
 Exit status: 0 when it is done, 1 when the session refuses or is not there.";
 

@@ -20,9 +20,10 @@ const DEVICES: [(&str, &str); 2] = [("edu", "0000:01:00.0"), ("nvme,size=64M", "
 /// Show it at work: a VFIO program drives two emulated devices.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  softvfio demo                       needs nothing; `softvfio doctor` says what is missing if it fails
+  softvfio demo      needs nothing; `softvfio doctor` says what is missing
 
-Exit status: 0 when the program drove both devices, 1 when it did not, 125 when softvfio fails.")]
+Exit status: 0 when the program drove both devices, 1 when it did not, 125 when
+softvfio fails.")]
 pub(crate) struct Demo {}
 
 /// The program of the demonstration.

@@ -10,8 +10,8 @@ use crate::output::print;
 
 const EXAMPLES: &str = "\
 Examples:
-  softvfio doctor                     each check, and what to enable where one fails
-  softvfio doctor --json              the same for programs (docs/door.md)
+  softvfio doctor           each check, and what to enable where one fails
+  softvfio doctor --json    the same for programs (docs/door.md)
 
 Exit status: 0 when `softvfio run` works here, 1 when it does not.";
 

@@ -29,15 +29,15 @@ const MAX_OBJECT: u64 = 8 << 20;
 /// Options of `softvfio draw`.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  softvfio draw arm-smmuv3-its                       what a host leaves free, and what not
-  softvfio draw trace.jsonl                          what was mapped when, and what was refused
-  softvfio draw trace.jsonl --at 12 --svg 12.svg     what is where after request 12
+  softvfio draw arm-smmuv3-its                       what a host leaves free
+  softvfio draw trace.jsonl                          what was mapped when
+  softvfio draw trace.jsonl --at 12 --svg 12.svg     after request 12
   softvfio draw layout.json --host arm-smmuv3-its    a guest beside its host
-  softvfio draw trace.jsonl --json                   the same for programs: softvfio-scene/1
+  softvfio draw trace.jsonl --json                   softvfio-scene/1
 
-Plain when standard output is no terminal, or NO_COLOR is set. The pictures are explained in
-docs/draw.md. Exit status: 0, or 2 when an input cannot be read (file:line:column: what was
-expected).")]
+Plain when standard output is no terminal, or NO_COLOR is set. The pictures are
+explained in docs/draw.md. Exit status: 0, or 2 when an input cannot be read
+(file:line:column: what was expected).")]
 pub(crate) struct Draw {
     /// A trace or script, a host (built in, or a file), or a layout; `-` is standard input.
     #[arg(value_name = "TRACE|HOST|LAYOUT")]

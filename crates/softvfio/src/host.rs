@@ -24,21 +24,24 @@ const BAD_INPUT: u8 = 2;
 /// Options of `softvfio host`.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  softvfio host                              # the built-in hosts
-  softvfio host x86-amd                      # one of them
-  softvfio host --capture                    # this machine, as a profile on standard output
-  softvfio host --capture box.json           # into a file that is not there yet
-  softvfio host --capture --no-open          # without a look at /dev/vfio
-  softvfio host --root /tmp/box              # what a copy of /sys (and /proc) of a machine says
-  softvfio plan --host box.json --ram 64G    # a profile is a host for every command
+  softvfio host                        # the built-in hosts
+  softvfio host x86-amd                # one of them
+  softvfio host --capture              # this machine, as a profile
+  softvfio host --capture box.json     # into a file that is not there yet
+  softvfio host --capture --no-open    # without a look at /dev/vfio
+  softvfio host --root /tmp/box        # a copy of a machine's /sys (and /proc)
+  softvfio plan --host box.json --ram 64G    # a profile is a host everywhere
 
-What is read, from DIR or /: sys/kernel/iommu_groups, sys/class/iommu, sys/bus/pci/devices,
-sys/module/vfio_iommu_type1/parameters, proc/self/limits, proc/sys/kernel. On this machine, one group
-of each IOMMU is then asked what may be mapped: a group that is bound to vfio-pci and that nobody has is
-put into a container (/dev/vfio/vfio), VFIO_IOMMU_GET_INFO is asked, and all is closed again. No device
-is opened, nothing mapped. What is not found out is listed as not known.
+What is read, from DIR or /: sys/kernel/iommu_groups, sys/class/iommu,
+sys/bus/pci/devices, sys/module/vfio_iommu_type1/parameters, proc/self/limits,
+proc/sys/kernel. On this machine, one group of each IOMMU is then asked what may
+be mapped: a group that is bound to vfio-pci and that nobody has is put into a
+container (/dev/vfio/vfio), VFIO_IOMMU_GET_INFO is asked, and all is closed
+again. No device is opened, nothing mapped. What is not found out is listed as
+not known.
 
-Exit status: 0 when done, 1 when there is no IOMMU to capture, 2 when a file cannot be used.")]
+Exit status: 0 when done, 1 when there is no IOMMU to capture, 2 when a file
+cannot be used.")]
 pub(crate) struct Host {
     /// A built-in host, or a file with a header; with --capture the file to write.
     #[arg(value_name = "NAME|FILE")]

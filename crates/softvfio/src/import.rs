@@ -28,13 +28,15 @@ pub(crate) enum Trace {
 /// Options of `softvfio trace import`.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  strace -f -s 4096 -e trace=openat,close,ioctl,mmap,pread64,pwrite64 -o s.log program
+  strace -f -s 4096 -e trace=openat,close,ioctl,mmap,pread64,pwrite64 \\
+    -o s.log program
   softvfio trace import s.log > s.jsonl
   qemu-system-aarch64 ... -trace 'vfio*' -D q.log
   softvfio trace import q.log --host arm-smmuv3-its | softvfio draw -
 
-What is missing is said on standard error: strace shows no structures, so it has no mappings; QEMU
-logs no answers but failures. Exit status: 0, or 2 when nothing can be imported.")]
+What is missing is said on standard error: strace shows no structures, so it has
+no mappings; QEMU logs no answers but failures. Exit status: 0, or 2 when
+nothing can be imported.")]
 pub(crate) struct Import {
     /// The log; `-` is standard input.
     file: OsString,

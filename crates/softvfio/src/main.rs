@@ -37,11 +37,11 @@ use clap::{Parser, Subcommand};
     version,
     about,
     after_help = "Examples:
-  softvfio demo                                              what it does, with nothing to configure
-  softvfio run --device nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
-  softvfio plan --host arm-smmuv3-its --ram 4G@0             would this guest's memory be mapped?
-  softvfio explain --map 0x8000000+2M --host arm-smmuv3-its  why a request is refused
-  softvfio draw x86-amd                                      what a host leaves free
+  softvfio demo                                              what it does
+  softvfio run -d nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
+  softvfio plan --host arm-smmuv3-its --ram 4G@0             would it be mapped?
+  softvfio explain --map 0x8000000+2M --host arm-smmuv3-its  why it is refused
+  softvfio draw x86-amd                                      what is left free
 
 Each command has --help, with more of them."
 )]
@@ -86,23 +86,10 @@ enum Command {
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| {
-        // A program may exit with any code; ours is one that few do.
-        let run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
-        if error.kind() == ErrorKind::InvalidUtf8 {
-            // Of all that clap says, only which one it is matters here, and that it leaves out.
-            let bad = std::env::args_os().skip(1).find(|arg| arg.to_str().is_none());
-            let bad = bad.unwrap_or_default();
-            eprintln!("softvfio: {}: expected an argument in UTF-8", bad.display());
-            std::process::exit(if run { run::FAILED } else { UNUSABLE }.into());
-        }
-        if error.use_stderr() && run {
-            let text = error.render().to_string();
-            eprintln!("softvfio: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
-            std::process::exit(run::FAILED.into());
-        }
-        error.exit()
-    });
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_run(&error),
+    };
     match cli.command {
         Command::Demo(demo) => demo.run(),
         Command::DemoClient(client) => client.run(),
@@ -118,4 +105,31 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Ctl(ctl) => ctl.run(),
     }
+}
+
+/// A command line that runs nothing: it asks for help, or has an error.
+fn not_run(error: &clap::Error) -> ExitCode {
+    // A program may exit with any code; ours is one that few do.
+    let run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+    let failed = if run { run::FAILED } else { UNUSABLE };
+    match error.kind() {
+        ErrorKind::DisplayHelp => {
+            return output::print(&output::help(error, &std::io::stdout()), 0, failed);
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprintln!("{}", output::help(error, &std::io::stderr()).trim_end());
+        }
+        ErrorKind::InvalidUtf8 => {
+            // Of all that clap says, only which one it is matters here, and that it leaves out.
+            let bad = std::env::args_os().skip(1).find(|arg| arg.to_str().is_none());
+            let bad = bad.unwrap_or_default();
+            eprintln!("softvfio: {}: expected an argument in UTF-8", bad.display());
+        }
+        _ if error.use_stderr() && run => {
+            let text = error.render().to_string();
+            eprintln!("softvfio: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+        }
+        _ => error.exit(),
+    }
+    ExitCode::from(failed)
 }

@@ -15,7 +15,7 @@ const UNWRITABLE: u8 = 2;
 /// Options of `softvfio completions`.
 #[derive(Args)]
 #[command(after_help = "Example:
-  softvfio completions bash > ~/.local/share/bash-completion/completions/softvfio")]
+  softvfio completions fish > ~/.config/fish/completions/softvfio.fish")]
 pub(crate) struct Completions {
     /// The shell.
     shell: Shell,
@@ -60,6 +60,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::output::HELP_WIDTH;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -73,6 +74,35 @@ mod tests {
         let mut all: Vec<String> = own.map(str::to_owned).collect();
         all.extend(command.get_subcommands().flat_map(examples));
         all
+    }
+
+    /// The words on the command line of a command and of those below it.
+    fn paths(command: &clap::Command, path: &[String]) -> Vec<Vec<String>> {
+        let path = [path, &[command.get_name().to_owned()]].concat();
+        let below = command.get_subcommands().flat_map(|below| paths(below, &path));
+        below.chain([path.clone()]).collect()
+    }
+
+    #[test]
+    fn help_fits_a_terminal() {
+        let paths = paths(&Cli::command(), &[]);
+        assert!(paths.len() > 15, "{paths:?}");
+        for (path, flag) in paths.iter().flat_map(|path| [(path, "-h"), (path, "--help")]) {
+            let asked = Cli::try_parse_from(path.iter().map(String::as_str).chain([flag]));
+            let asked = asked.err().unwrap();
+            let text = crate::output::help(&asked, &std::io::stderr());
+            let whole = asked.render().to_string();
+            let text = console::strip_ansi_codes(&text);
+            assert!(text.split_whitespace().eq(whole.split_whitespace()), "{path:?}");
+            for line in text.lines() {
+                let wide = line.chars().count();
+                assert!(wide <= HELP_WIDTH, "{path:?} {flag}: {wide}: {line}");
+            }
+            // What follows the options is broken by us, as command lines must not be.
+            for line in whole.lines().skip_while(|line| !line.starts_with("Example")) {
+                assert!(line.chars().count() <= HELP_WIDTH, "{path:?}: {line}");
+            }
+        }
     }
 
     #[test]

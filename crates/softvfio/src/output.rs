@@ -48,6 +48,20 @@ pub(crate) fn for_terminal(text: String) -> String {
     }
 }
 
+/// The most characters of a line of help.
+pub(crate) const HELP_WIDTH: usize = 80;
+
+/// The help that was asked for, for a stream: clap breaks no lines.
+pub(crate) fn help(asked: &clap::Error, stream: &impl IsTerminal) -> String {
+    let text = asked.render();
+    for_help(&if wants_colour(stream) { text.ansi().to_string() } else { text.to_string() })
+}
+
+/// Text as narrow as help is everywhere.
+pub(crate) fn for_help(text: &str) -> String {
+    fold(text, terminal_width().map_or(HELP_WIDTH, |width| width.clamp(40, HELP_WIDTH)))
+}
+
 /// Where what follows of a line begins: below the last thing that stands in a column of its own, in
 /// the left half.
 fn hanging(line: &str, width: usize) -> usize {

@@ -26,17 +26,18 @@ const BAD_INPUT: u8 = 2;
 #[derive(Args)]
 #[command(after_help = "Examples:
   softvfio plan --host arm-smmuv3-its --ram 4G@0
-  softvfio plan --host x86-amd --layout qemu-q35 --ram 1T --devices 4 --guest-viommu
+  softvfio plan --host x86-amd --layout qemu-q35 --ram 1T --guest-viommu
   softvfio plan --host x86-intel-39bit --ram 8G@0 --bar gpu=16G@0x8000000000
   softvfio plan --host arm-smmuv3-its-user --ram 4G@0 --msi-window 1M@0x8000000
-  softvfio host --capture box.json; softvfio plan --host box.json --layout guest.json --json
-  softvfio plan --host x86-amd --layout qemu-q35 --ram 1T --svg guest.svg   # and a picture of it
+  softvfio plan --host box.json --layout guest.json --json
+  softvfio plan --host x86-amd --layout qemu-q35 --ram 1T --svg guest.svg
 
-Sizes: 4096, 0x1000, 2M, 1.5T (powers of 1024). What has no address is placed where the host allows
-it. A preset takes one --ram, all of the guest's memory.
+Sizes: 4096, 0x1000, 2M, 1.5T (powers of 1024). What has no address is placed
+where the host allows it. A preset takes one --ram, all of the guest's memory.
 
-Exit status: 0 when every mapping would be made, 1 when one would not, 2 when an argument or a file
-cannot be used. Presets, the JSON and worked examples: docs/plan.md.")]
+Exit status: 0 when every mapping would be made, 1 when one would not, 2 when an
+argument or a file cannot be used. Presets, the JSON and worked examples:
+docs/plan.md.")]
 pub(crate) struct Plan {
     /// The host: a built-in one, or a file with a header; `help` lists the built-in ones.
     #[arg(long, value_name = "NAME|FILE")]

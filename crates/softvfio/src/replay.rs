@@ -23,13 +23,13 @@ const UNREADABLE: u8 = 2;
 /// Options of `softvfio replay`.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  softvfio replay trace.jsonl                          compare with what a kernel answered
-  softvfio replay --explain trace.jsonl                and say of each refused request why
-  softvfio replay --answers --host x86-amd script.jsonl   answer a script on a built-in host
+  softvfio replay trace.jsonl              compare with what a kernel answered
+  softvfio replay --explain trace.jsonl    and say of each refused request why
+  softvfio replay --answers --host x86-amd script.jsonl    answer a script
 
-Exit status: 0 when every answer matches, 1 when one does not, 2 when an \
-                        input cannot be read (file:line:column: what was expected).\nThe formats \
-                        are described in docs/trace-format.md.")]
+Exit status: 0 when every answer matches, 1 when one does not, 2 when an input
+cannot be read (file:line:column: what was expected). The formats are described
+in docs/trace-format.md.")]
 pub(crate) struct Replay {
     /// Traces or scripts; `-` is standard input. Each starts on a fresh machine.
     #[arg(required_unless_present = "host", value_name = "FILE")]

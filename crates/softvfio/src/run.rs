@@ -19,7 +19,7 @@ use supervise::session::{Aftermath, Program, Session};
 use supervise::show::Show;
 use vfio::Abi;
 
-use crate::output::{print, wants_colour};
+use crate::output::{for_help, for_terminal, print, wants_colour};
 use crate::topology::Topology;
 use crate::{host, input};
 
@@ -30,17 +30,18 @@ const BUGS: u8 = 99;
 
 const EXAMPLES: &str = "\
 Examples:
-  softvfio run --device nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
-  softvfio run --device edu --device edu,group=7 --host arm-smmuv3-its -- ./my-driver
-  softvfio run --host arm-smmuv3-gicv2m --allow-unsafe-interrupts --device edu -- ./my-driver
+  softvfio run -d nvme,file=disk.img -- qemu-img info nvme://0000:01:00.0/1
+  softvfio run -d edu -d edu,group=7 --host arm-smmuv3-its -- ./my-driver
+  softvfio run --host arm-smmuv3-gicv2m --allow-unsafe-interrupts -- ./my-driver
   softvfio run --strict --report report.json --topology rig.toml -- cargo test
 
-Exit status: the program's; 128 and its number after a signal; 125 when softvfio fails; with
---strict 99 when the report has an error or a warning.
+Exit status: the program's; 128 and its number after a signal; 125 when softvfio
+fails; with --strict 99 when the report has an error or a warning.
 
-SIGTERM, SIGINT and SIGHUP are passed on to the program; after 5 seconds, or a second one, it is
-killed, with all that it started. The report comes all the same; the exit status is 128 and the
-signal's number. Ctrl-C is the program's own matter, unless it comes twice within 2 seconds.";
+SIGTERM, SIGINT and SIGHUP are passed on to the program; after 5 seconds, or a
+second one, it is killed, with all that it started. The report comes all the
+same; the exit status is 128 and the signal's number. Ctrl-C is the program's
+own matter, unless it comes twice within 2 seconds.";
 
 /// Run a program on a software IOMMU with emulated devices.
 #[derive(Args)]
@@ -120,10 +121,10 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(&self) -> ExitCode {
         if self.host.as_ref().is_some_and(|host| host == "help") {
-            return print(&host::listed(), 0, FAILED);
+            return print(&for_terminal(host::listed()), 0, FAILED);
         }
         if self.devices.iter().any(|device| device == "help") {
-            return print(&device_help(), 0, FAILED);
+            return print(&for_help(&device_help()), 0, FAILED);
         }
         match self.session() {
             Ok(report) => ExitCode::from(self.exit_code(&report)),

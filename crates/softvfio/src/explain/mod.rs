@@ -31,15 +31,16 @@ const UNREADABLE: u8 = 2;
 /// Options of `softvfio explain`.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  softvfio explain trace.jsonl                       the first request that was refused
-  softvfio explain trace.jsonl:17                    request 17, the first being 1
-  softvfio explain -- -:17 < trace.jsonl             the same of standard input
+  softvfio explain trace.jsonl              the first request that was refused
+  softvfio explain trace.jsonl:17           request 17, the first being 1
+  softvfio explain -- -:17 < trace.jsonl    the same of standard input
   softvfio explain --map 0x8000000+2M --host arm-smmuv3-its
-  softvfio explain --window 0x8000000+64K --map 0+1G --enable-msi edu --host arm-smmuv3-its-user
+  softvfio explain --window 0x8000000+64K --map 0+1G --host arm-smmuv3-its-user
 
-Requests on the command line are carried out in this order: windows, maps, unmaps, interrupts; the
-first that is refused is explained, else the last. Exit status: 0, or 2 when an input cannot be
-read (file:line:column: what was expected).")]
+Requests on the command line are carried out in this order: windows, maps,
+unmaps, interrupts; the first that is refused is explained, else the last. Exit
+status: 0, or 2 when an input cannot be read (file:line:column: what was
+expected).")]
 pub(crate) struct Explain {
     /// A trace or script, and which request of it.
     #[arg(value_name = "TRACE[:REQUEST]", required_unless_present_any = ["host", "map", "unmap", "window", "enable_msi"])]
