@@ -1,8 +1,7 @@
 //! Sizes and ranges for people, and numbers of theirs.
 
 use iommu::IovaRange;
-
-const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+use trace::size::{Bytes, Count, UNITS};
 
 /// The number of bytes of a range, which may be 2^64.
 #[must_use]
@@ -10,27 +9,10 @@ pub fn bytes(range: IovaRange) -> u128 {
     u128::from(range.last() - range.first()) + 1
 }
 
-/// A number of bytes in the largest unit that it fills, with one decimal unless it is whole; `~` says
-/// that it was rounded.
+/// A number of bytes, as [`Bytes`] has it.
 #[must_use]
 pub fn human(bytes: u128) -> String {
-    let (mut unit, mut scale) = (0, 1u128);
-    while unit + 1 < UNITS.len() && bytes >= scale * 1024 {
-        scale *= 1024;
-        unit += 1;
-    }
-    if bytes == 1 {
-        return "1 byte".into();
-    }
-    if bytes.is_multiple_of(scale) {
-        return format!("{} {}", bytes / scale, UNITS[unit]);
-    }
-    let tenths = (bytes * 10 + scale / 2) / scale;
-    let exact = if (bytes * 10).is_multiple_of(scale) { "" } else { "~" };
-    match tenths % 10 {
-        0 => format!("{exact}{} {}", tenths / 10, UNITS[unit]),
-        tenth => format!("{exact}{}.{tenth} {}", tenths / 10, UNITS[unit]),
-    }
+    Bytes(bytes).to_string()
 }
 
 /// First and last byte, and the size.
@@ -42,15 +24,7 @@ pub fn span(range: IovaRange) -> String {
 /// A count with its digits in groups of three.
 #[must_use]
 pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
+    Count(number.into()).to_string()
 }
 
 /// `text`, cut to `width` characters with an ellipsis.
@@ -133,20 +107,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        let cases = [
-            (1, "1 byte"),
-            (4096, "4 KiB"),
-            (0x10_0000, "1 MiB"),
-            (1536, "1.5 KiB"),
-            (0x7ff_ffff, "~128 MiB"),
-            (1 << 64, "16 EiB"),
-        ];
-        for (bytes, text) in cases {
-            assert_eq!(human(bytes), text);
-        }
+    fn spans() {
         assert_eq!(span(IovaRange::ALL), "0x0\u{2013}0xffffffffffffffff \u{b7} 16 EiB");
-        assert_eq!((count(7), count(1_234_567)), ("7".into(), "1 234 567".into()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sizes and addresses: as people write them, and as they like to read them.
 
-use std::fmt;
+pub use trace::size::{Bytes, Count};
 
 /// The units, largest first: 1024 each.
 const UNITS: [(char, u32); 6] = [('E', 60), ('P', 50), ('T', 40), ('G', 30), ('M', 20), ('K', 10)];
@@ -57,50 +57,6 @@ fn shown(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// A number of bytes for people: `3.75 GiB`, `64 KiB`, `100 bytes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes(pub u128);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = UNITS.iter().find(|(_, shift)| self.0 >> shift != 0);
-        let text = match found {
-            None if self.0 == 1 => "1 byte".to_owned(),
-            None => format!("{} bytes", self.0),
-            Some((unit, shift)) => {
-                let hundredths = (self.0 * 100) >> shift;
-                let (whole, part) = (hundredths / 100, hundredths % 100);
-                // Nothing is rounded away unseen.
-                let about = if (hundredths << shift) == self.0 * 100 { "" } else { "~" };
-                match part {
-                    0 => format!("{about}{whole} {unit}iB"),
-                    p if p % 10 == 0 => format!("{about}{whole}.{} {unit}iB", p / 10),
-                    p => format!("{about}{whole}.{p:02} {unit}iB"),
-                }
-            }
-        };
-        f.pad(&text)
-    }
-}
-
-/// A large number with its thousands apart: `262 144`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count(pub u128);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        let mut text = String::new();
-        for (at, digit) in digits.chars().enumerate() {
-            if at != 0 && (digits.len() - at).is_multiple_of(3) {
-                text.push(' ');
-            }
-            text.push(digit);
-        }
-        f.pad(&text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,19 +101,5 @@ mod tests {
         }
         assert!(parse(&"9".repeat(1000)).unwrap_err().len() < 120);
         assert!(parse_at("4G@").is_err() && parse_at("@0").is_err() && parse_at("1@2@3").is_err());
-    }
-
-    #[test]
-    fn bytes_for_people() {
-        let shown = |n: u128| Bytes(n).to_string();
-        assert_eq!(shown(0), "0 bytes");
-        assert_eq!(shown(1), "1 byte");
-        assert_eq!(shown(4096), "4 KiB");
-        assert_eq!(shown(15 << 28), "3.75 GiB");
-        assert_eq!(shown(3 << 29), "1.5 GiB");
-        assert_eq!(shown((1 << 40) + 1), "~1 TiB");
-        assert_eq!(shown(1 << 64), "16 EiB");
-        assert_eq!(Count(262_144).to_string(), "262 144");
-        assert_eq!(Count(12).to_string(), "12");
     }
 }

@@ -39,6 +39,7 @@ mod reader;
 pub mod report;
 mod request;
 mod session;
+pub mod size;
 mod span;
 mod watch;
 mod world;

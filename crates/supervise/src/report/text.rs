@@ -4,25 +4,10 @@ use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use trace::size::Bytes;
+
 use super::{Finding, Report, Severity};
 use crate::session::MmioMode;
-
-/// Bytes, with a unit.
-pub(super) struct Bytes(pub(super) u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-        let power = (self.0.max(1).ilog2() / 10).min(4);
-        let unit = UNITS[power as usize];
-        let one = 1_u64 << (10 * power);
-        let (whole, tenths) = (self.0 / one, (self.0 % one) * 10 / one);
-        match tenths {
-            0 => write!(f, "{whole} {unit}"),
-            _ => write!(f, "{whole}.{tenths} {unit}"),
-        }
-    }
-}
 
 impl fmt::Display for MmioMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,8 +65,8 @@ impl Report {
                 device.kind,
                 device.group,
                 device.mmio,
-                Bytes(device.read),
-                Bytes(device.written),
+                Bytes(device.read.into()),
+                Bytes(device.written.into()),
             )?;
         }
         writeln!(out, "  requests   {}, {} refused", self.requests, self.refused)?;
@@ -91,12 +76,16 @@ impl Report {
             "  mappings   at most {} of {}, {}",
             peak.mappings,
             peak.entry_limit,
-            Bytes(peak.mapped)
+            Bytes(peak.mapped.into())
         )?;
-        write!(out, "  locked     at most {}", Bytes(peak.locked))?;
+        write!(out, "  locked     at most {}", Bytes(peak.locked.into()))?;
         match peak.memlock {
             Some(limit) if peak.locked > limit => {
-                writeln!(out, ": more than this machine's RLIMIT_MEMLOCK of {}", Bytes(limit))?;
+                writeln!(
+                    out,
+                    ": more than this machine's RLIMIT_MEMLOCK of {}",
+                    Bytes(limit.into())
+                )?;
             }
             _ => writeln!(out)?,
         }
