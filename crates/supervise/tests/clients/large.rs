@@ -207,7 +207,7 @@ fn fills() {
 
 /// Memory at a known place, some of whose pages are never there until somebody serves them.
 fn holes(vfio: &Vfio, faults: &Faults, holes: &[u64]) -> &'static mut [u8] {
-    let memory = at_place();
+    let memory = raw::memory_at(PLACE, MOST as usize);
     faults.register(PLACE, MOST);
     for page in (0..MOST / PAGE).filter(|page| !holes.contains(page)) {
         faults.serve(PLACE + page * PAGE);
@@ -215,14 +215,6 @@ fn holes(vfio: &Vfio, faults: &Faults, holes: &[u64]) -> &'static mut [u8] {
     }
     assert_eq!(raw::map(vfio.container, memory.as_ptr(), DATA, MOST), 0);
     memory
-}
-
-fn at_place() -> &'static mut [u8] {
-    let prot = libc::PROT_READ | libc::PROT_WRITE;
-    let kind = libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
-    let at = unsafe { libc::mmap(PLACE as *mut libc::c_void, MOST as usize, prot, kind, -1, 0) };
-    assert_eq!(at as u64, PLACE);
-    unsafe { std::slice::from_raw_parts_mut(at.cast(), MOST as usize) }
 }
 
 /// Gives a command whose pages are there, and behind it at once one whose are not.
@@ -316,7 +308,7 @@ fn after_exec() {
     let list = std::env::var("SOFTVFIO_E2E_FDS").unwrap();
     let list: Vec<i32> = list.split(' ').map(|fd| fd.parse().unwrap()).collect();
     let &[nvme, pipe, child] = &*list else { panic!("{list:?}") };
-    let memory = at_place();
+    let memory = raw::memory_at(PLACE, MOST as usize);
     memory.fill(0x55);
     assert_eq!(unsafe { libc::write(pipe, [0_u8].as_ptr().cast(), 1) }, 1);
     assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);

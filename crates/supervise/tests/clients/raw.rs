@@ -75,9 +75,20 @@ pub(crate) fn region(device: RawFd, index: u32) -> u64 {
 
 /// Shared or private memory of zeros.
 pub(crate) fn memory(len: usize, flags: i32) -> *mut u8 {
+    zeros(0, len, flags)
+}
+
+/// Private memory of zeros at a place where there is none yet.
+pub(crate) fn memory_at(place: u64, len: usize) -> &'static mut [u8] {
+    let at = zeros(place, len, libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE);
+    assert_eq!(at as u64, place);
+    unsafe { std::slice::from_raw_parts_mut(at, len) }
+}
+
+fn zeros(place: u64, len: usize, flags: i32) -> *mut u8 {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     let flags = flags | libc::MAP_ANONYMOUS;
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+    let at = unsafe { libc::mmap(place as *mut libc::c_void, len, prot, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED, "{}", Error::last_os_error());
     at.cast()
 }
