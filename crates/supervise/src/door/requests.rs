@@ -317,9 +317,11 @@ impl Door {
 
     /// Closes what has no descriptor any more; with `look`, also where nothing was told of.
     pub(super) fn close_closed(&self, look: bool) {
-        /// How long a request waits for what was closed before it.
-        const TURN: Duration = Duration::from_millis(50);
-        let _in_turn = self.closing.try_lock_for(TURN);
+        /// How long a request waits for what was closed before it: in steps, of which a time in which no
+        /// thread of ours has a processor is one.
+        const STEP: Duration = Duration::from_millis(2);
+        const STEPS: usize = 25;
+        let _in_turn = (0..STEPS).find_map(|_| self.closing.try_lock_for(STEP));
         if self.files.something_closed() {
             // It looks again, whoever heard of it first.
             self.watcher.wake();
