@@ -56,8 +56,6 @@ pub(super) struct Client<'a> {
     unpinned: Vec<Arc<Pin>>,
     /// Transfers under way.
     held: Vec<(PinId, Arc<Pin>)>,
-    /// The system call has returned this already.
-    pub(super) returned: Option<i64>,
 }
 
 impl<'a> Client<'a> {
@@ -87,7 +85,6 @@ impl<'a> Client<'a> {
             writes: Vec::new(),
             unpinned: Vec::new(),
             held: Vec::new(),
-            returned: None,
         }
     }
 
@@ -344,16 +341,10 @@ impl Caller for Client<'_> {
         let _nothing_starts = nothing_starts();
         let file = self.door.slot(device).ok_or(Errno::ENODEV)?.open().map_err(errno_of)?;
         let tag = self.door.files.give(file.as_fd(), Object::Device(device)).map_err(errno_of)?;
-        match notify::return_fd(self.door.listener.as_fd(), self.call, file.as_fd()) {
-            Ok(fd) => {
-                self.returned = Some(fd.into());
-                Ok(fd)
-            }
-            Err(error) => {
-                self.door.files.take_back(tag);
-                Err(errno_of(error))
-            }
-        }
+        notify::give_fd(self.door.listener.as_fd(), self.call, file.as_fd()).map_err(|error| {
+            self.door.files.take_back(tag);
+            errno_of(error)
+        })
     }
 }
 

@@ -97,7 +97,7 @@ impl Door {
         };
         let response = match call {
             Call::Exit => Some(Response::Continue),
-            Call::Ioctl { fd, cmd, arg } => self.ioctl(&process, notification, fd, cmd, arg),
+            Call::Ioctl { fd, cmd, arg } => Some(self.ioctl(&process, notification, fd, cmd, arg)),
             Call::Buffer { fd, write, address, size, offset } => {
                 let buffers = Buffers::One { addr: address, len: size };
                 let transfer = Transfer { fd, write, buffers, offset, flags: 0 };

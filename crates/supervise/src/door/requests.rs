@@ -135,7 +135,7 @@ impl Door {
         opened
     }
 
-    /// `ioctl`; `None` when it has returned already.
+    /// `ioctl`.
     pub(super) fn ioctl(
         &self,
         process: &Process,
@@ -143,16 +143,16 @@ impl Door {
         fd: i32,
         request: u32,
         arg: u64,
-    ) -> Option<Response> {
+    ) -> Response {
         self.close_closed(false);
         let object = match self.find(process, notification.tid, fd) {
-            Found::Foreign => return Some(Response::Continue),
-            Found::NoRoom(errno) => return Some(Response::Error(errno)),
+            Found::Foreign => return Response::Continue,
+            Found::NoRoom(errno) => return Response::Error(errno),
             Found::Refused(object, refusal) => {
                 let errno = refusal.errno(&self.dialect).number();
                 let number = self.next_number();
                 self.tell(process, object, Call::Open, Err(errno), Some(refusal), number);
-                return Some(Response::Error(errno));
+                return Response::Error(errno);
             }
             Found::Object(object) => object,
         };
@@ -167,12 +167,12 @@ impl Door {
                 && devices.get(id).is_none()
                 && let Err(id) = devices.wait_for(id)
             {
-                return Some(self.stuck(id));
+                return self.stuck(id);
             }
             let answer = self.issue(&mut client, &mut devices, object, request, arg);
             let busy = match devices.wait_for_busy() {
                 Ok(busy) => busy,
-                Err(id) => return Some(self.stuck(id)),
+                Err(id) => return self.stuck(id),
             };
             if client.lacks() {
                 // The client may need the device to bring its memory.
@@ -189,16 +189,14 @@ impl Door {
             Err(bad) if answer.is_ok() => Err(bad.into()),
             _ => answer,
         };
-        let returned = client.returned;
         let number = client.number;
         let (read, written) = client.into_pieces();
         let (value, refusal) = self.told(answer);
         let call = Call::Ioctl { request, arg, read, written };
         self.tell(process, object, call, value, refusal, number);
-        match (returned, value) {
-            (Some(_), _) => None,
-            (None, Ok(value)) => Some(Response::Value(value)),
-            (None, Err(errno)) => Some(Response::Error(errno)),
+        match value {
+            Ok(value) => Response::Value(value),
+            Err(errno) => Response::Error(errno),
         }
     }
 

@@ -89,15 +89,17 @@ pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
     unsafe { libc::ioctl(listener.as_raw_fd(), request, &raw const id) == 0 }
 }
 
-/// Gives the thread that waits a copy of `fd`, close-on-exec, and lets its system call return the
-/// descriptor's number: in one step, so that there is no descriptor without an answer.
+/// Gives the thread that waits a copy of `fd`, close-on-exec; the descriptor's number there.
+///
+/// Its system call does not return it in the same step: `fd` is to be closed before, as the client may
+/// close its own at once. Only a signal that kills comes between.
 ///
 /// # Errors
 /// `EMFILE`, as the thread would have got it; `ENOENT`: it is gone.
-pub(crate) fn return_fd(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>) -> io::Result<i32> {
+pub(crate) fn give_fd(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>) -> io::Result<i32> {
     let mut add = libc::seccomp_notif_addfd {
         id,
-        flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
+        flags: 0,
         srcfd: fd.as_raw_fd().cast_unsigned(),
         newfd: 0,
         newfd_flags: libc::O_CLOEXEC.cast_unsigned(),
