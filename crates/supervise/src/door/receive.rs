@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -81,8 +82,8 @@ impl Door {
         let waits = || notify::is_waiting(self.listener.as_fd(), notification.id);
         let process = self.processes.of(notification.tid, waits);
         if call == Call::Exit {
-            // Told first, so that it is known what the process closed of itself.
-            self.close_closed(false);
+            // Told first, so that it is known what the process closed of itself. It is in no hurry.
+            self.close_closed_within(Duration::from_secs(1), false);
             if let Ok(process) = process {
                 self.watch.exiting(process.tgid());
             }

@@ -315,11 +315,15 @@ impl Door {
 
     /// Closes what has no descriptor any more; with `look`, also where nothing was told of.
     pub(super) fn close_closed(&self, look: bool) {
-        /// How long a request waits for what was closed before it: in steps, of which a time in which no
-        /// thread of ours has a processor is one.
+        self.close_closed_within(Duration::from_millis(50), look);
+    }
+
+    /// The same, waiting at most so long for a thread that is about to close something: that may take a
+    /// client's help. In steps, of which a time in which no thread of ours has a processor is one.
+    pub(super) fn close_closed_within(&self, patience: Duration, look: bool) {
         const STEP: Duration = Duration::from_millis(2);
-        const STEPS: usize = 25;
-        let _in_turn = (0..STEPS).find_map(|_| self.closing.try_lock_for(STEP));
+        let steps = patience.as_millis() / STEP.as_millis();
+        let _in_turn = (0..steps).find_map(|_| self.closing.try_lock_for(STEP));
         if self.files.something_closed() {
             // It looks again, whoever heard of it first.
             self.watcher.wake();
