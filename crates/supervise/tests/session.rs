@@ -108,6 +108,37 @@ fn variables_and_the_working_directory() {
     assert_eq!(error, "/nowhere: No such file or directory (os error 2)");
 }
 
+/// Python compares what it maps with the file's size.
+#[test]
+fn python_maps_registers_that_trap() {
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
+        return println!("skipped: python3 is not installed");
+    }
+    let script = r#"
+import fcntl, mmap, os, struct
+container = os.open("/dev/vfio/vfio", os.O_RDWR)
+group = os.open("/dev/vfio/1", os.O_RDWR)
+fcntl.ioctl(group, 0x3b68, struct.pack("i", container))
+fcntl.ioctl(container, 0x3b66, 1)
+device = fcntl.ioctl(group, 0x3b6a, bytearray(b"0000:01:00.0\0"))
+region = bytearray(struct.pack("IIIIQQ", 32, 0, 0, 0, 0, 0))
+fcntl.ioctl(device, 0x3b6c, region)
+_, flags, _, _, size, offset = struct.unpack("IIIIQQ", region)
+os.pwrite(device, b"\x06\0", (7 << 40) + 4)
+registers = mmap.mmap(device, size, offset=offset)
+print(hex(memoryview(registers).cast("I")[0]), flags & 4)
+"#;
+    let edu = "edu,mmio=trap".parse::<softvfio_supervise::kinds::DeviceSpec>().unwrap();
+    let session = Session::new().device(edu.make().unwrap());
+    match session.output(&Program::new("python3").args(["-c", script])) {
+        Err(why) if cannot(&why) => {}
+        output => {
+            let output = output.unwrap();
+            assert_eq!(text(&output.stdout), "0x10000ed 4\n", "{}", text(&output.stderr));
+        }
+    }
+}
+
 #[test]
 fn what_takes_too_long_is_killed() {
     let limit = Duration::from_millis(300);

@@ -58,7 +58,7 @@ use crate::sys::pair::{Copier, Pair};
 use crate::sys::procmap::Mapping;
 use crate::watch::Watch;
 
-pub(crate) use self::slot::{BAR0_BASE, Slot, can_poll};
+pub(crate) use self::slot::{BAR0_BASE, FILE_END, Slot, can_poll};
 
 /// What a session's threads share.
 pub(crate) struct Door {

@@ -22,7 +22,7 @@ use crate::sys::shared::SharedWords;
 /// the filter looks. Clients that know where Linux has it find it at 0 too.
 pub(crate) const BAR0_BASE: u64 = 0x10 << 40;
 /// The end of a device's file: after BAR 0.
-const FILE_END: u64 = 0x11 << 40;
+pub(crate) const FILE_END: u64 = 0x11 << 40;
 
 /// How the registers of a device are reached through mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,12 @@ impl Slot {
     pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Where registers trap: another file, each access to which is SIGBUS too. Before it is opened.
+    pub(crate) fn put_file(&mut self, file: OwnedFd) {
+        debug_assert_eq!(self.mode, MmioMode::Trap);
+        self.file = file;
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Guarded> {

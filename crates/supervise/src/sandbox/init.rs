@@ -23,6 +23,7 @@ use rustix::net::{
 use rustix::process::{Pid, Signal, WaitOptions, setrlimit};
 
 use super::error::Stage;
+use super::full;
 use super::limits::Limits;
 use super::script::Script;
 use crate::sys::filter::{Instruction, install};
@@ -43,6 +44,8 @@ pub(super) struct Prepared {
     pub(super) must_go: bool,
     pub(super) filter: Vec<Instruction>,
     pub(super) exec: Exec,
+    /// Whether a file system without room is wanted.
+    pub(super) full: bool,
     /// Signals that the program is to start with at their default, though ignored here.
     pub(super) reset: Vec<c_int>,
     /// Limits that the program is to start with, where they are not ours.
@@ -73,7 +76,7 @@ pub(super) struct Message {
 }
 
 /// A message, and the descriptors that came with it.
-pub(super) type Received = (Message, [Option<OwnedFd>; 2]);
+pub(super) type Received = (Message, [Option<OwnedFd>; 3]);
 
 impl Message {
     const SIZE: usize = 16;
@@ -100,7 +103,7 @@ impl Message {
     }
 
     fn send(self, to: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(fds));
@@ -111,7 +114,7 @@ impl Message {
 
     /// The next message; `None` when the other side is gone.
     pub(super) fn receive(from: BorrowedFd<'_>) -> Result<Option<Received>, Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut bytes = [0; Message::SIZE];
         let result = loop {
@@ -121,7 +124,7 @@ impl Message {
                 other => break other?,
             }
         };
-        let mut fds = [None, None];
+        let mut fds = [None, None, None];
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 for (slot, fd) in fds.iter_mut().zip(rights) {
@@ -143,13 +146,14 @@ pub(super) fn run(prepared: &mut Prepared, ends: Ends) -> i32 {
     close_before_exec(&kept(prepared, &ends));
     drop_handlers();
     set_disposition(libc::SIGCHLD, false);
-    let started = prepare(prepared).and_then(|(umask, dev_vfio)| {
+    let started = prepare(prepared).and_then(|(umask, dev_vfio, full)| {
         let init = rustix::process::getpid();
         fork(|| {
             let control = ends.control.as_fd();
             close_copy(ends.status.as_raw_fd());
             close_copy(ends.lifeline.as_raw_fd());
-            let (stage, index, errno) = client(prepared, control, init, umask, &dev_vfio);
+            let fds = (&dev_vfio, full.as_ref());
+            let (stage, index, errno) = client(prepared, control, init, umask, fds);
             tell(control, stage, index, errno);
             127
         })
@@ -185,7 +189,7 @@ fn tell(control: BorrowedFd<'_>, stage: Stage, index: usize, errno: Errno) {
 }
 
 /// The namespaces and what is in them.
-fn prepare(prepared: &Prepared) -> Result<(Mode, OwnedFd), Failure> {
+fn prepare(prepared: &Prepared) -> Result<(Mode, OwnedFd, Option<OwnedFd>), Failure> {
     let at = |stage| move |errno| (stage, 0, errno);
     let _ = rustix::thread::set_name(c"softvfio-init");
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -203,7 +207,9 @@ fn prepare(prepared: &Prepared) -> Result<(Mode, OwnedFd), Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dev_vfio =
         rustix::fs::open(c"/dev/vfio", flags, Mode::empty()).map_err(at(Stage::DevVfio))?;
-    Ok((umask, dev_vfio))
+    // Most programs do without it.
+    let full = if prepared.full { full::mount().ok() } else { None };
+    Ok((umask, dev_vfio, full))
 }
 
 /// From the fork to the program; returns only why it could not.
@@ -212,7 +218,7 @@ fn client(
     control: BorrowedFd<'_>,
     init: Pid,
     umask: Mode,
-    dev_vfio: &OwnedFd,
+    (dev_vfio, full): (&OwnedFd, Option<&OwnedFd>),
 ) -> Failure {
     let at = |stage| move |errno| (stage, 0, errno);
     let result = (|| {
@@ -249,7 +255,12 @@ fn client(
             errno: 0,
             pid: rustix::process::getpid().as_raw_nonzero().get(),
         };
-        ready.send(control, &[listener.as_fd(), dev_vfio.as_fd()]).map_err(at(Stage::Prepare))?;
+        let [listening, dev_vfio] = [listener.as_fd(), dev_vfio.as_fd()];
+        let sent = match full {
+            Some(full) => ready.send(control, &[listening, dev_vfio, full.as_fd()]),
+            None => ready.send(control, &[listening, dev_vfio]),
+        };
+        sent.map_err(at(Stage::Prepare))?;
         drop(listener);
         let mut go = [0u8];
         match rustix::io::read(control, &mut go) {

@@ -38,6 +38,8 @@ pub struct Launch<'a> {
     pub as_root: bool,
     /// What comes to the listener.
     pub filter: Filter,
+    /// With [`Launched::full`].
+    pub full: bool,
     /// Its standard input, output and error; ours where `None`.
     pub stdio: [Option<BorrowedFd<'a>>; 3],
 }
@@ -53,6 +55,7 @@ impl<'a> Launch<'a> {
             directory: None,
             as_root: false,
             filter: Filter::default(),
+            full: false,
             stdio: [None; 3],
         }
     }
@@ -94,12 +97,12 @@ impl<'a> Launch<'a> {
         };
         let (message, fds) = processes.message()?.ok_or(LaunchError::Died)?;
         match (message.stage == Stage::Ready as u32, fds) {
-            (true, [Some(listener), Some(dev_vfio)]) => {
+            (true, [Some(listener), Some(dev_vfio), full]) => {
                 let pid = Pid::from_raw(message.pid).ok_or(LaunchError::Died)?;
                 let client = Process::open(pid).map_err(system("opening the client's process"))?;
                 processes.client = Some(client);
                 let shadowed = if self.tree.only_emulated { vec![] } else { clashes(&prepared) };
-                Ok(Launched { listener, dev_vfio, shadowed, processes })
+                Ok(Launched { listener, dev_vfio, full, shadowed, processes })
             }
             _ => {
                 let step =
@@ -159,6 +162,7 @@ impl<'a> Launch<'a> {
             must_go: self.directory.is_some(),
             filter: filter::program(self.filter),
             exec: self.exec()?,
+            full: self.full,
             reset,
             limits: limits_before(),
             foreign,

@@ -25,6 +25,8 @@ pub struct Launched {
     pub listener: OwnedFd,
     /// `/dev/vfio` as it sees it (`O_PATH`).
     pub dev_vfio: OwnedFd,
+    /// A file system that is full, mounted nowhere; `None` where it was not wanted or cannot be had.
+    pub full: Option<OwnedFd>,
     /// Paths of the host's own devices and groups that ours hide from it.
     pub shadowed: Vec<PathBuf>,
 }

@@ -1,5 +1,6 @@
 //! A session with its devices in their places: a program runs in it, to the end of all that it started.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::control::Control;
 use crate::door::{self, Door, MmioMode, Parts};
 use crate::mmio::Tracer;
 use crate::report::{Report, Reporter};
-use crate::sandbox::{Filter, Launch, Launched, Signals, Tree};
+use crate::sandbox::{self, Filter, Launch, Launched, Signals, Tree};
 use crate::watch::Watch;
 
 /// What a thread of a session does.
@@ -68,6 +69,7 @@ impl Ready {
     /// # Errors
     /// [`SessionError`]: nothing is left running then.
     pub fn run(self, program: &Program<'_>) -> Result<Report, SessionError> {
+        let traps = self.slots.iter().any(|slot| slot.mode == MmioMode::Trap);
         let launch = Launch {
             args: &program.args,
             env: program.env.as_deref(),
@@ -75,20 +77,31 @@ impl Ready {
             as_root: self.as_root,
             stdio: program.stdio,
             filter: Filter { exits: true, ..Filter::default() },
+            full: traps,
             ..Launch::new(&self.tree, &program.command)
         };
-        let Launched { listener, dev_vfio, shadowed, mut processes } = launch.start()?;
+        let Launched { listener, dev_vfio, full, shadowed, mut processes } = launch.start()?;
         let system = |what| move |error| SessionError::System { what, error };
-        let traps = self.slots.iter().any(|slot| slot.mode == MmioMode::Trap);
         let reporter = Arc::new(Reporter::new(&self.placed));
         let mut watch = self.watch;
         watch.push(Arc::clone(&reporter) as Arc<dyn Watch>);
         let watch: Arc<dyn Watch> = Arc::new(watch);
+        let mut slots = self.slots;
+        if let Some(full) = &full {
+            // Long, for programs that look before they map.
+            for slot in slots.iter_mut().filter(|slot| slot.mode == MmioMode::Trap) {
+                let name = format!("vfio-device {}", slot.name);
+                // An empty one does for the others.
+                if let Ok(file) = sandbox::file_without_room(full.as_fd(), &name, door::FILE_END) {
+                    slot.put_file(file);
+                }
+            }
+        }
         let door = Door::new(Parts {
             listener,
             dev_vfio,
             system: self.system,
-            slots: self.slots,
+            slots,
             watch,
             memlock: self.memlock,
         });

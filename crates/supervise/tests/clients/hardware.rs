@@ -16,6 +16,7 @@ pub(super) fn run(role: &str) -> Option<()> {
         "unmask" => unmask(),
         "two disks" => two_disks(),
         "bar 0 at 0" => bar_0_at_0(),
+        "asks for the size" => asks_for_the_size(),
         "many eventfds" => {
             let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) }, 0);
@@ -83,6 +84,29 @@ fn bar_0_at_0() {
     while load(asked, csts) != 0 {
         std::thread::yield_now();
     }
+    vfio.close();
+}
+
+/// Some languages compare a mapping with the size of the file, and refuse it.
+fn asks_for_the_size() {
+    let vfio = Vfio::open();
+    let mut stat = unsafe { std::mem::zeroed::<libc::stat>() };
+    assert_eq!(unsafe { libc::fstat(vfio.edu, &mut stat) }, 0);
+    let (offset, len) = (raw::region(vfio.edu, 0), 1 << 20);
+    assert!(stat.st_size >= offset.cast_signed() + len, "{}", stat.st_size);
+    // Nor can anybody make room for pages there, or make others' registers go.
+    for mode in [0, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE] {
+        unsafe { libc::fallocate(vfio.edu, mode, offset.cast_signed(), 4096) };
+    }
+    assert_eq!(unsafe { libc::pwrite(vfio.edu, [1_u8].as_ptr().cast(), 1, 4096) }, -1);
+    let shared = libc::MAP_SHARED;
+    let (any, read) = (std::ptr::null_mut(), libc::PROT_READ);
+    let len = len as usize;
+    let at = unsafe { libc::mmap(any, len, read, shared, vfio.edu, offset.cast_signed()) };
+    assert_ne!(at, libc::MAP_FAILED);
+    assert_eq!(unsafe { at.cast::<u32>().read_volatile() }, 0x0100_00ed);
+    unsafe { libc::ftruncate(vfio.edu, 0) };
+    assert_eq!(unsafe { at.cast::<u32>().read_volatile() }, 0x0100_00ed);
     vfio.close();
 }
 

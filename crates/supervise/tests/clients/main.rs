@@ -287,6 +287,11 @@ fn bar_0_is_at_0_for_those_who_do_not_ask() {
 }
 
 #[test]
+fn a_devices_file_is_as_long_as_its_regions() {
+    succeeds("edu,mmio=trap nvme,size=16M", "asks for the size");
+}
+
+#[test]
 fn disks_have_serial_numbers_of_their_own() {
     succeeds("nvme,size=16M nvme,size=16M", "two disks");
 }
