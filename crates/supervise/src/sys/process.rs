@@ -253,6 +253,8 @@ pub(crate) fn starting() -> RwLockWriteGuard<'static, ()> {
 
 /// Closes what the next `execve` would close, but for these. Nothing is, where there is no `/proc`.
 ///
+/// 0, 1 and 2 stay until then: what is opened meanwhile is not to come where a program's files go.
+///
 /// For a fresh child only, whose program begins much later.
 pub(crate) fn close_before_exec(keep: &[RawFd]) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -261,9 +263,8 @@ pub(crate) fn close_before_exec(keep: &[RawFd]) {
     let mut entries = RawDir::new(&list, &mut buffer);
     while let Some(Ok(entry)) = entries.next() {
         let number = entry.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok());
-        let Some(fd) = number.filter(|fd| *fd != list.as_raw_fd() && !keep.contains(fd)) else {
-            continue;
-        };
+        let ours = |fd: &RawFd| *fd < 3 || *fd == list.as_raw_fd() || keep.contains(fd);
+        let Some(fd) = number.filter(|fd| !ours(fd)) else { continue };
         // SAFETY: asks about a number.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } == libc::FD_CLOEXEC {
             close_copy(fd);

@@ -200,6 +200,32 @@ fn a_client_that_is_not_let_go_has_nothing_of_ours() {
     assert_eq!(text, "here\n");
 }
 
+/// What the two processes open for themselves does not come where the program's input goes.
+#[test]
+fn a_launcher_may_keep_its_own_input_to_itself() {
+    let name = "processes::a_launcher_may_keep_its_own_input_to_itself";
+    let Some(()) = child_only("SOFTVFIO_INPUT", name) else { return };
+    let stdin = std::io::stdin();
+    rustix::io::fcntl_setfd(&stdin, rustix::io::FdFlags::CLOEXEC).unwrap();
+    let (input, mut keys) = std::io::pipe().unwrap();
+    keys.write_all(b"typed\n").unwrap();
+    let (mut read, write) = std::io::pipe().unwrap();
+    let (tree, args) = (tree(), shell("read line; echo $line"));
+    let stdio = [Some(input.as_fd()), Some(write.as_fd()), None];
+    let launch = Launch { args: &args, stdio, ..Launch::new(&tree, "sh".as_ref()) };
+    let Some(mut launched) = start(&launch) else { return };
+    drop(write);
+    let dev_vfio = rustix::fs::fstat(&launched.dev_vfio).unwrap();
+    assert_eq!(
+        rustix::fs::FileType::from_raw_mode(dev_vfio.st_mode),
+        rustix::fs::FileType::Directory
+    );
+    launched.processes.go().unwrap();
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "typed\n");
+}
+
 #[test]
 fn nothing_outlives_a_launcher_that_is_killed() {
     let name = "processes::nothing_outlives_a_launcher_that_is_killed";
