@@ -1,6 +1,6 @@
 //! Requests: `ioctl` and `mmap` on containers, groups and devices, and what happens as these close.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Door {
         match self.files.identify(file.as_fd()) {
             Identity::Foreign => Found::Foreign,
             Identity::Known(object) => Found::Object(object),
-            Identity::New(_) => self.open(process, file.as_fd()),
+            Identity::New(_) => self.open(process, file),
         }
     }
 
@@ -95,9 +95,9 @@ impl Door {
     }
 
     /// The first request on an open file.
-    fn open(&self, process: &Process, file: BorrowedFd<'_>) -> Found {
+    fn open(&self, process: &Process, file: Copied) -> Found {
         let _one_at_a_time = self.opening.lock();
-        let object = match self.files.identify(file) {
+        let object = match self.files.identify(file.as_fd()) {
             Identity::Foreign => return Found::Foreign,
             Identity::Known(object) => return Found::Object(object),
             Identity::New(Kind::Container) => Object::Container(self.containers.open()),
@@ -110,10 +110,11 @@ impl Door {
             // A device's open files are tagged as they are given out; this one was opened by name.
             Identity::New(Kind::Device(_)) => return Found::Foreign,
         };
-        let object = match self.files.give(file, object) {
-            Ok(_) => object,
-            Err(_) => return Found::Foreign,
-        };
+        if self.files.give(file.as_fd(), object).is_err() {
+            return Found::Foreign;
+        }
+        // Whoever is told may start a session, or wait for one that starts.
+        drop(file);
         self.tell(process, object, Call::Open, Ok(0), None, self.next_number());
         Found::Object(object)
     }
