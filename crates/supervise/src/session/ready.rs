@@ -156,6 +156,8 @@ impl Ready {
             processes.kill_all();
         }
         processes.wait_all();
+        // What is done from here on takes none of the program's time.
+        let timed_out = limit.and_then(TimeLimit::finish);
         if let Some(tracer) = tracer {
             tracer.wait();
         }
@@ -169,7 +171,7 @@ impl Ready {
         drop(running);
         let mut report = reporter.report(ended?, shadowed);
         report.stopped = stopper.and_then(Stopper::finish);
-        report.timed_out = limit.and_then(TimeLimit::finish);
+        report.timed_out = timed_out;
         Ok(report)
     }
 }
