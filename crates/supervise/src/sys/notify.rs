@@ -92,7 +92,8 @@ pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
 /// Gives the thread that waits a copy of `fd`, close-on-exec; the descriptor's number there.
 ///
 /// Its system call does not return it in the same step: `fd` is to be closed before, as the client may
-/// close its own at once. Only a signal that kills comes between.
+/// close its own at once. Only a signal that kills comes between; before Linux 5.19 any does, and the
+/// thread has a descriptor that it does not know of.
 ///
 /// # Errors
 /// `EMFILE`, as the thread would have got it; `ENOENT`: it is gone.
