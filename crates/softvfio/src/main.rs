@@ -26,6 +26,7 @@ mod replay;
 mod run;
 mod topology;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -107,6 +108,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// The argument that is not UTF-8 and should be, which clap does not say: others may be any bytes.
+fn not_utf8() -> OsString {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    for at in 0..args.len() {
+        if args[at].to_str().is_some() {
+            continue;
+        }
+        let text = args[at].to_string_lossy().into_owned().into();
+        let bad = std::mem::replace(&mut args[at], text);
+        let kind = Cli::try_parse_from(&args).err().map(|error| error.kind());
+        if kind != Some(ErrorKind::InvalidUtf8) {
+            return bad;
+        }
+    }
+    OsString::new()
+}
+
 /// A command line that runs nothing: it asks for help, or has an error.
 fn not_run(error: &clap::Error) -> ExitCode {
     // A program may exit with any code; ours is one that few do.
@@ -120,10 +138,7 @@ fn not_run(error: &clap::Error) -> ExitCode {
             eprintln!("{}", output::help(error, &std::io::stderr()).trim_end());
         }
         ErrorKind::InvalidUtf8 => {
-            // Of all that clap says, only which one it is matters here, and that it leaves out.
-            let bad = std::env::args_os().skip(1).find(|arg| arg.to_str().is_none());
-            let bad = bad.unwrap_or_default();
-            eprintln!("softvfio: {}: expected an argument in UTF-8", bad.display());
+            eprintln!("softvfio: {}: expected an argument in UTF-8", not_utf8().display());
         }
         _ if error.use_stderr() && run => {
             let text = error.render().to_string();

@@ -178,6 +178,17 @@ fn a_disk_has_any_name() {
     assert!(printed.contains("2048 blocks of 512 bytes"), "{printed}");
 }
 
+/// A device's file may have any name; the one that is wrong is told.
+#[test]
+fn the_argument_that_must_be_text_is_named() {
+    let odd = |text: &[u8]| OsString::from_vec([text, b"\xff"].concat());
+    let mut command = softvfio(&["run", "--device"]);
+    command.arg(odd(b"nvme,file=")).arg("--memlock").arg(odd(b"5")).args(["--", "true"]);
+    let refused = command.output().unwrap();
+    assert_eq!(refused.status.code(), Some(125));
+    assert_eq!(stderr(&refused), "softvfio: 5\u{fffd}: expected an argument in UTF-8\n");
+}
+
 /// A qemu-img run, recorded and shown, and its replay.
 #[test]
 fn qemu_img_is_recorded_and_replayed() {

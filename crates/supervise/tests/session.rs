@@ -5,6 +5,7 @@
 #[path = "../examples/own_device.rs"]
 mod own_device;
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,10 +111,32 @@ fn variables_and_the_working_directory() {
     assert_eq!(error, "/nowhere: No such file or directory (os error 2)");
 }
 
+/// Somebody who is not of the session has the other end: it is not waited for.
+#[test]
+fn what_is_held_elsewhere_is_not_waited_for() {
+    let path = std::env::temp_dir().join(format!("softvfio-session-{}", std::process::id()));
+    let fifo = path.display().to_string();
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let script = format!("echo $$ > {fifo}; echo before; cat {fifo}; echo after");
+    // Without a session this thread waits for ever.
+    let keeper = std::thread::spawn(move || {
+        let pid = std::fs::read_to_string(&fifo).unwrap();
+        let open = |path: &str| std::fs::File::options().write(true).open(path).unwrap();
+        let kept = open(&format!("/proc/{}/fd/1", pid.trim()));
+        std::io::Write::write_all(&mut open(&fifo), b"kept\n").unwrap();
+        kept
+    });
+    let ended = output(&sh(&script));
+    std::fs::remove_file(&path).unwrap();
+    let Some(output) = ended else { return };
+    assert_eq!(text(&output.stdout), "before\nkept\nafter\n", "{}", text(&output.stderr));
+    drop(keeper.join().unwrap());
+}
+
 /// Python compares what it maps with the file's size.
 #[test]
 fn python_maps_registers_that_trap() {
-    if std::process::Command::new("python3").arg("--version").output().is_err() {
+    if Command::new("python3").arg("--version").output().is_err() {
         return println!("skipped: python3 is not installed");
     }
     let script = r#"
