@@ -174,20 +174,10 @@ impl Keys {
     }
 }
 
-/// Bytes as text: `4096`, `64K`, `1G`; powers of 1024. Not 0.
+/// Bytes as text: `4096`, `64K`, `1.5G`; powers of 1024. Not 0, nor more than a file may have.
 #[must_use]
 pub fn size(text: &str) -> Option<u64> {
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(at);
-    let shift = match unit.to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return None,
-    };
-    let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    let bytes = trace::size::parse(text).ok()?;
     Some(bytes).filter(|n| *n != 0 && i64::try_from(*n).is_ok())
 }
 
