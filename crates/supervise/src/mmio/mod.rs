@@ -1,9 +1,9 @@
 //! Register accesses of clients, one by one: pages that trap.
 //!
-//! A client maps a device's registers natively, from a file that is full of holes on a full file system,
-//! or where there is none from beyond a file's end; so each of its accesses raises SIGBUS. A [`Tracer`] sees the signal before
-//! the client does, does what the instruction would have done through [`Bars`], steps over it and
-//! drops the signal. Every access reaches the device in program order, in naturally aligned pieces
+//! A client maps a device's registers natively, from a file of holes on a full file system, or where
+//! there is none from beyond a file's end; so each of its accesses raises SIGBUS. A [`Tracer`] sees the
+//! signal before the client does, does what the instruction would have done through [`Bars`], steps over
+//! it and drops the signal. Every access reaches the device in program order, in naturally aligned pieces
 //! of the width that the client used; what is misaligned or wider than 8 bytes comes as several,
 //! low address first.
 //!

@@ -107,26 +107,22 @@ pub(super) enum Stage {
 }
 
 impl Stage {
+    const ALL: [Self; 11] = [
+        Self::Ready,
+        Self::UserNamespace,
+        Self::IdMap,
+        Self::MountNamespace,
+        Self::Script,
+        Self::DevVfio,
+        Self::Fork,
+        Self::Prepare,
+        Self::Filter,
+        Self::Exec,
+        Self::Directory,
+    ];
+
     pub(super) fn from_number(number: u32) -> Option<Stage> {
-        use Stage::{
-            DevVfio, Directory, Exec, Filter, Fork, IdMap, MountNamespace, Prepare, Ready, Script,
-            UserNamespace,
-        };
-        [
-            Ready,
-            UserNamespace,
-            IdMap,
-            MountNamespace,
-            Script,
-            DevVfio,
-            Fork,
-            Prepare,
-            Filter,
-            Exec,
-            Directory,
-        ]
-        .into_iter()
-        .find(|&stage| stage as u32 == number)
+        Self::ALL.into_iter().find(|&stage| stage as u32 == number)
     }
 
     /// The error for a failure at this stage; `step` is what the script was doing.

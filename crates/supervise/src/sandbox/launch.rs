@@ -140,9 +140,8 @@ impl<'a> Launch<'a> {
             .ok()
             .filter(|path| path.starts_with("/dev") || path.starts_with("/sys"));
         let directory = match (self.directory, ours) {
-            (None, ours) => ours.map(c_string),
-            (Some(directory), None) => Some(c_string(directory)),
-            (Some(directory), Some(ours)) => Some(c_string(ours.join(directory))),
+            (Some(wanted), Some(ours)) => Some(ours.join(wanted)),
+            (wanted, ours) => wanted.map(Path::to_owned).or(ours),
         };
         // Rust's runtime ignores SIGPIPE; a program does not expect that.
         let mut reset = vec![libc::SIGPIPE];
@@ -158,7 +157,7 @@ impl<'a> Launch<'a> {
             id_maps,
             stdio,
             script,
-            directory: directory.transpose()?,
+            directory: directory.map(c_string).transpose()?,
             must_go: self.directory.is_some(),
             filter: filter::program(self.filter),
             exec: self.exec()?,

@@ -45,7 +45,7 @@ mod tree;
 pub use doctor::{Check, Verdict, doctor};
 pub use error::LaunchError;
 pub use filter::{ARCH_I386, ARCH_X86_64, Call, Filter, classify};
-pub(crate) use full::file as file_without_room;
+pub(crate) use full::file_without_room;
 pub use launch::Launch;
 pub use limits::raise_limits;
 pub(crate) use processes::Killer;

@@ -4,10 +4,10 @@ use std::io::{self, PipeReader};
 use std::os::fd::AsFd;
 use std::thread::{Scope, ScopedJoinHandle};
 
-use super::{Program, Ready, SessionError};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::{Program, Ready, SessionError};
 use crate::report::Report;
 
 /// What became of a program, and what it printed.
