@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use softvfio_supervise::kinds::DeviceSpec;
 use softvfio_supervise::sandbox::LaunchError;
 use softvfio_supervise::session::{Output, Program, Session, SessionError};
 use softvfio_supervise::watch::{Call, Request, Watch};
@@ -38,12 +39,19 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-fn output(program: &Program<'_>) -> Option<Output> {
-    let disk = "nvme,size=1M".parse::<softvfio_supervise::kinds::DeviceSpec>().unwrap();
-    match Session::new().device(disk.make().unwrap()).output(program) {
+fn with(device: &str) -> Session {
+    Session::new().device(device.parse::<DeviceSpec>().unwrap().make().unwrap())
+}
+
+fn output_in(session: Session, program: &Program<'_>) -> Option<Output> {
+    match session.output(program) {
         Err(why) if cannot(&why) => None,
         output => Some(output.unwrap()),
     }
+}
+
+fn output(program: &Program<'_>) -> Option<Output> {
+    output_in(with("nvme,size=1M"), program)
 }
 
 /// The program under test of the example.
@@ -153,23 +161,14 @@ os.pwrite(device, b"\x06\0", (7 << 40) + 4)
 registers = mmap.mmap(device, size, offset=offset)
 print(hex(memoryview(registers).cast("I")[0]), flags & 4)
 "#;
-    let edu = "edu,mmio=trap".parse::<softvfio_supervise::kinds::DeviceSpec>().unwrap();
-    let session = Session::new().device(edu.make().unwrap());
-    match session.output(&Program::new("python3").args(["-c", script])) {
-        Err(why) if cannot(&why) => {}
-        output => {
-            let output = output.unwrap();
-            assert_eq!(text(&output.stdout), "0x10000ed 4\n", "{}", text(&output.stderr));
-        }
-    }
+    let python = Program::new("python3").args(["-c", script]);
+    let Some(output) = output_in(with("edu,mmio=trap"), &python) else { return };
+    assert_eq!(text(&output.stdout), "0x10000ed 4\n", "{}", text(&output.stderr));
 }
 
 #[test]
 fn what_takes_too_long_is_killed() {
-    let within = |limit, script| match Session::new().time_limit(limit).output(&sh(script)) {
-        Err(why) if cannot(&why) => None,
-        output => Some(output.unwrap()),
-    };
+    let within = |limit, script| output_in(Session::new().time_limit(limit), &sh(script));
     // One that waits in the background too, after the program's own end.
     for (script, code) in [("echo ready; sleep 600", None), ("(sleep 600) & echo ready", Some(0))] {
         // A busy machine needs longer to begin.
@@ -225,9 +224,6 @@ fn a_session_starts_while_another_one_tells_of_an_open() {
         .args(["who_opens", "--exact", "--nocapture"])
         .env("OPENS", "");
     let session = Session::new().watch(Arc::new(Starts)).time_limit(Duration::from_secs(60));
-    let output = match session.output(&program) {
-        Err(why) if cannot(&why) => return,
-        output => output.unwrap(),
-    };
+    let Some(output) = output_in(session, &program) else { return };
     assert!(text(&output.stdout).contains("opened"), "{}", output.report);
 }

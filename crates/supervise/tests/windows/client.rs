@@ -372,13 +372,19 @@ fn cannot_be_asked() {
     group.named("0000:02:00.0").unwrap();
 }
 
-/// Is asked twice.
-fn is_slow() {
-    let (_container, groups) = Container::with(&[1]);
+/// The device of group 1, and what it is asked for with.
+fn can_be_asked() -> (Container, Vec<Group>, Event, Device) {
+    let (container, groups) = Container::with(&[1]);
     let request = Event::new();
     let device = groups[0].device().unwrap();
     device.enable(REQ, &request).unwrap();
     say("READY");
+    (container, groups, request, device)
+}
+
+/// Is asked twice.
+fn is_slow() {
+    let (_container, _groups, request, _device) = can_be_asked();
     assert_eq!(request.count(60_000), 1);
     // Ten seconds are between them.
     assert_eq!(request.count(1_000), 0);
@@ -387,11 +393,7 @@ fn is_slow() {
 
 /// Lets go as soon as it is asked for the second time.
 fn lets_go_at_once() {
-    let (_container, groups) = Container::with(&[1]);
-    let request = Event::new();
-    let device = groups[0].device().unwrap();
-    device.enable(REQ, &request).unwrap();
-    say("READY");
+    let (_container, _groups, request, device) = can_be_asked();
     let mut asked = 0;
     while asked < 2 {
         let more = request.count(60_000);
@@ -403,11 +405,7 @@ fn lets_go_at_once() {
 
 /// Is killed with its device open.
 fn is_killed() {
-    let (_container, groups) = Container::with(&[1]);
-    let request = Event::new();
-    let device = groups[0].device().unwrap();
-    device.enable(REQ, &request).unwrap();
-    say("READY");
+    let (_container, _groups, request, _device) = can_be_asked();
     assert_eq!(request.count(60_000), 1);
     std::process::abort();
 }
